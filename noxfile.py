@@ -1,0 +1,143 @@
+"""Every check of the project, each in an environment of its own. `nox -l` lists them; plain `nox` runs the default ones.
+
+A session installs exactly what its lock in `compat/locks/` says. Environments are kept and brought back to that state
+at every run, so the second run of a session costs about a second before the first test.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT))
+
+from tools.grid import LOCKS, read_grid  # noqa: E402 - the path is set first
+from tools.wheels import find_links, torch_arguments  # noqa: E402
+
+GRID = read_grid()
+PYTHON = GRID.pythons[0]
+LINKS = find_links(os.environ.get("PIP_FIND_LINKS", ""))
+DEFAULT_CELLS = [cell for cell in GRID.cells if cell.default]
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"
+nox.options.sessions = [
+    "lint",
+    "types",
+    "unit",
+    *(f"test-{PYTHON}(transformers='{cell.minor}')" for cell in DEFAULT_CELLS),
+]
+
+# Every session tests what is here, and reaches no model hub.
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def sync(session: nox.Session, *locks: Path, package: bool = True) -> None:
+    """Brings the session's environment to exactly what `locks` pin, and this package on top."""
+    python = session.python if isinstance(session.python, str) else PYTHON
+    torch = torch_arguments(LINKS, torch=GRID.torch, python=python)
+    session.run_install("uv", "pip", "sync", *torch, *(str(lock) for lock in locks), external=True, silent=True)
+    if package:
+        session.install("--no-deps", "--editable", ".", silent=True)
+
+
+def run_suite(session: nox.Session, **environment: str) -> None:
+    """Runs pytest over tests/, or with the arguments after `--`."""
+    # An outcome recorder goes here: it would be one more argument, such as `-p tools.outcomes`.
+    session.run("pytest", *(session.posargs or ["tests"]), env=ENVIRONMENT | environment)
+
+
+def define_cells(python: str) -> None:
+    """The sessions of the grid on one Python; `nox -t grid` selects those on the first."""
+    cells = GRID.on_python(python)
+    first = python == PYTHON
+    parametrize = nox.parametrize(
+        "transformers", [nox.param(cell.minor, tags=["grid" if first else f"grid-{python}"]) for cell in cells]
+    )
+
+    # A list gives the names `test` and `test-3.11` to the first Python; the others have theirs written out.
+    @nox.session(name="test" if first else f"test-{python}", python=[python] if first else python)
+    @parametrize
+    def test(session: nox.Session, transformers: str) -> None:
+        """The whole suite with one release of transformers, on the CPU."""
+        sync(session, GRID.cell(transformers).lock)
+        run_suite(session)
+
+
+for each_python in GRID.pythons:
+    define_cells(each_python)
+
+
+@nox.session(python=[PYTHON])
+@nox.parametrize("transformers", [cell.minor for cell in GRID.cells])
+def test_gpu(session: nox.Session, transformers: str) -> None:
+    """The whole suite with one release of transformers, on CUDA."""
+    # Not `sync`: the CUDA packages of torch are in no lock, torch's own metadata pins them.
+    lock = GRID.cell(transformers).lock
+    links = [f"--find-links={link}" for link in LINKS]
+    session.install("--torch-backend=auto", *links, "-r", str(lock), silent=True)
+    session.install("--no-deps", "--editable", ".", silent=True)
+    session.run("python", "-m", "tools.require_cuda")
+    run_suite(session, MISHFORMER_LENS_DEVICE="cuda", PYTEST_ADDOPTS="-m 'gpu or not gpu'")
+
+
+@nox.session(python=list(GRID.pythons))
+def unit(session: nox.Session) -> None:
+    """The tests that need no torch: the engine and the tools."""
+    sync(session, LOCKS / "unit.txt")
+    session.run("pytest", *(session.posargs or ["tests/engine", "tests/tools"]))
+
+
+@nox.session(python=PYTHON)
+def minimums(session: nox.Session) -> None:
+    """The whole suite with every direct dependency at its declared floor."""
+    sync(session, LOCKS / "minimums.txt")
+    run_suite(session)
+
+
+@nox.session(python=PYTHON)
+def lint(session: nox.Session) -> None:
+    """Style, formatting and the workflows."""
+    sync(session, LOCKS / "tools.txt", package=False)
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("zizmor", "--offline", "--quiet", ".github/workflows")
+
+
+@nox.session(python=PYTHON)
+def types(session: nox.Session) -> None:
+    """mypy, strict, where the newest release of transformers is installed."""
+    sync(session, GRID.newest.lock, LOCKS / "tools.txt")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def demo(session: nox.Session) -> None:
+    """`mishformer-lens demo` with the newest release of transformers; arguments after `--` are the command's."""
+    sync(session, GRID.newest.lock)
+    session.run("mishformer-lens", "demo", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session(python=PYTHON)
+def bench(session: nox.Session) -> None:
+    """What hooks cost, as ratios to the unhooked model."""
+    sync(session, GRID.newest.lock)
+    session.run("python", "-m", "benchmarks", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session(python=PYTHON)
+def fingerprints(session: nox.Session) -> None:
+    """Checks the table of fingerprints against the releases' wheels; `-- --write` makes it."""
+    sync(session, GRID.newest.lock)
+    session.run("python", "tools/fingerprints.py", *(session.posargs or ["--check"]))
+
+
+@nox.session(python=PYTHON)
+def update_grid(session: nox.Session) -> None:
+    """Shows new releases and refreshed locks as a diff; `-- --write` writes them."""
+    sync(session, LOCKS / "tools.txt", package=False)
+    session.run("python", "-m", "tools.update_grid", *session.posargs)

@@ -1,0 +1,87 @@
+"""Reads `compat/grid.toml`: which releases of transformers are tested, and with what."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+GRID_FILE = ROOT / "compat" / "grid.toml"
+LOCKS = ROOT / "compat" / "locks"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One minor of transformers and what it runs with."""
+
+    minor: str
+    transformers: str
+    transformer_lens: str
+    default: bool
+    pythons: tuple[str, ...]
+
+    @property
+    def lock(self) -> Path:
+        """The file with the complete, pinned environment of this cell."""
+        return LOCKS / f"transformers-{self.minor}.txt"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pins that all cells share, and the cells, oldest first."""
+
+    pythons: tuple[str, ...]
+    torch: str
+    torch_requires: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def newest(self) -> Cell:
+        """The cell of the newest release."""
+        return self.cells[-1]
+
+    def cell(self, minor: str) -> Cell:
+        """The cell of `minor`, such as "4.45". Raises KeyError when the grid has none."""
+        for cell in self.cells:
+            if cell.minor == minor:
+                return cell
+        known = ", ".join(cell.minor for cell in self.cells)
+        raise KeyError(f"no cell {minor!r} in {GRID_FILE.name}; it has {known}")
+
+    def on_python(self, python: str) -> tuple[Cell, ...]:
+        """The cells that are tested on one Python, such as "3.12"."""
+        return tuple(cell for cell in self.cells if python in cell.pythons)
+
+
+def minor_key(minor: str) -> tuple[int, ...]:
+    """Sorts minors by number: "4.9" before "4.44" before "5.0"."""
+    return tuple(int(part) for part in minor.split("."))
+
+
+def parse_grid(text: str) -> Grid:
+    """The grid that `text`, in TOML, describes."""
+    data: dict[str, Any] = tomllib.loads(text)
+    pythons = tuple(data["pins"]["python"])
+    cells = (
+        Cell(
+            minor=minor,
+            transformers=values["transformers"],
+            transformer_lens=values["transformer-lens"],
+            default=values.get("default", False),
+            pythons=tuple(values.get("python", pythons)),
+        )
+        for minor, values in data["cells"].items()
+    )
+    return Grid(
+        pythons=pythons,
+        torch=data["pins"]["torch"],
+        torch_requires=tuple(data["pins"]["torch-requires"]),
+        cells=tuple(sorted(cells, key=lambda cell: minor_key(cell.minor))),
+    )
+
+
+def read_grid(path: Path = GRID_FILE) -> Grid:
+    """The grid in `path`."""
+    return parse_grid(path.read_text(encoding="utf-8"))
