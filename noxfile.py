@@ -1,4 +1,4 @@
-"""Every check of the project, each in an environment of its own. `nox -l` lists them; plain `nox` runs the default ones.
+"""Every check of the project, each in an environment of its own: `nox -l` lists them, `nox` runs those with a star.
 
 A session installs exactly what its lock in `compat/locks/` says. Environments are kept and brought back to that state
 at every run, so the second run of a session costs about a second before the first test.
@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))
 
 from tools.grid import LOCKS, read_grid  # noqa: E402 - the path is set first
+from tools.interpreters import select_in_pyenv  # noqa: E402
 from tools.wheels import find_links, torch_arguments  # noqa: E402
 
 GRID = read_grid()
@@ -21,10 +22,14 @@ PYTHON = GRID.pythons[0]
 LINKS = find_links(os.environ.get("PIP_FIND_LINKS", ""))
 DEFAULT_CELLS = [cell for cell in GRID.cells if cell.default]
 
+select_in_pyenv(os.environ, GRID.pythons)
+
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"
+# Plain `nox` runs on the Pythons there are; on GitHub Actions the workflow asks for each by name.
+nox.options.error_on_missing_interpreters = False
 nox.options.sessions = [
     "lint",
     "types",

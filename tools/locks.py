@@ -1,7 +1,7 @@
 """Makes the files in `compat/locks/`: complete, pinned environments that install everywhere.
 
-`python -m tools.locks` makes the locks that are missing; `python -m tools.locks --all` resolves all of them anew, keeping
-every pin that still fits.
+`python -m tools.locks` makes the locks that are missing; `python -m tools.locks --all` resolves all of them anew,
+keeping every pin that still fits.
 """
 
 from __future__ import annotations
