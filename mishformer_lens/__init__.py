@@ -1,0 +1,74 @@
+"""TransformerLens hook points in HuggingFace's own models, bit-exact until a hook acts.
+
+Importing this package imports neither torch, transformers nor TransformerLens: public names are resolved when they are
+used. The variants for the installed transformers are selected at import, from package metadata alone.
+"""
+
+import importlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from mishformer_lens import errors
+from mishformer_lens.errors import MishformerLensError, TransformersNotInstalledError, UnsupportedReleaseWarning
+from mishformer_lens.patchers import FAMILIES, Variant
+from mishformer_lens.patchers.resolver import installed_release, select_by_release
+
+if TYPE_CHECKING:
+    from mishformer_lens.hooks import HookPoint
+    from mishformer_lens.install import install, uninstall
+    from mishformer_lens.instrument import Instrumentation, instrument
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "HookPoint": "mishformer_lens.hooks",
+    "Instrumentation": "mishformer_lens.instrument",
+    "install": "mishformer_lens.install",
+    "instrument": "mishformer_lens.instrument",
+    "uninstall": "mishformer_lens.install",
+}
+
+__all__ = [
+    "HookPoint",
+    "Instrumentation",
+    "MishformerLensError",
+    "Variant",
+    "errors",
+    "install",
+    "instrument",
+    "uninstall",
+    "variants",
+]
+
+
+def _select() -> dict[str, Variant | None]:
+    try:
+        release = installed_release()
+    except TransformersNotInstalledError as error:
+        warnings.warn(str(error), UnsupportedReleaseWarning, stacklevel=3)
+        return dict.fromkeys(FAMILIES)
+    selected = {name: select_by_release(family, release) for name, family in FAMILIES.items()}
+    missing = [name for name, variant in selected.items() if variant is None]
+    if missing:
+        warnings.warn(
+            f"transformers {release} is older than every variant for {', '.join(missing)}: hooking such a model will "
+            "raise. Upgrade transformers to 4.44 or later.",
+            UnsupportedReleaseWarning,
+            stacklevel=3,
+        )
+    return selected
+
+
+variants: dict[str, Variant | None] = _select()
+"""Family to the variant that the installed release of transformers points to; None where there is none.
+
+Whether that variant is proven for the installed source is checked when a model is instrumented.
+"""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

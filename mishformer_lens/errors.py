@@ -1,0 +1,89 @@
+"""Every error that this library raises on purpose.
+
+Each message says what was found, what was needed and what to do next. Catch :class:`MishformerLensError` to catch
+them all.
+"""
+
+
+class MishformerLensError(Exception):
+    """The root of all errors of this library."""
+
+
+class PatchError(MishformerLensError):
+    """An edit does not fit the source that it was applied to."""
+
+
+class InvalidAnchorError(PatchError):
+    """An anchor or a replacement is not complete Python, or is empty."""
+
+
+class MemberNotFoundError(PatchError):
+    """The class, method or function that an edit names is not in the source."""
+
+
+class AnchorMatchError(PatchError):
+    """An anchor was found fewer or more times than its edit declares."""
+
+
+class ResolutionError(MishformerLensError):
+    """No variant can be used with the installed release of transformers."""
+
+
+class TransformersNotInstalledError(ResolutionError):
+    """transformers, or the model package of a family, is not installed."""
+
+
+class ReleaseTooOldError(ResolutionError):
+    """The installed release of transformers is older than every variant."""
+
+
+class UnverifiedSourceError(ResolutionError):
+    """Every anchor matches, but this source was never verified."""
+
+
+class AnchorsMissingError(ResolutionError):
+    """The installed source lacks anchors of every variant that could serve it."""
+
+
+class ModifiedSourceError(ResolutionError):
+    """The source of a verified release was changed on this machine."""
+
+
+class UnsupportedModelError(MishformerLensError):
+    """The model is of no family that this library has variants for."""
+
+
+class NotInstrumentedError(MishformerLensError):
+    """The model carries no hook points, or they were removed already."""
+
+
+class UnverifiedSourceWarning(UserWarning):
+    """A person chose to go on with a source that was never verified."""
+
+
+class UnsupportedReleaseWarning(UserWarning):
+    """The installed release of transformers has no variant; using one will raise."""
+
+
+class EagerFallbackWarning(UserWarning):
+    """A hook needs attention scores, so a fused attention kernel was left for the eager computation."""
+
+
+class HookError(MishformerLensError):
+    """A hook cannot be attached, or did something that it must not."""
+
+
+class UnknownHookError(HookError):
+    """No hook point has that name."""
+
+
+class HookShapeError(HookError):
+    """A hook returned something that cannot replace the activation it was given."""
+
+
+class CheckpointNotFoundError(MishformerLensError):
+    """There is no checkpoint at the given place."""
+
+
+class TokenizerError(MishformerLensError):
+    """Text was given, but there is no tokenizer for it, or tokens are out of its range."""

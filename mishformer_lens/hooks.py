@@ -1,0 +1,74 @@
+"""The hook point: a TransformerLens ``HookPoint`` that costs next to nothing while nobody listens.
+
+Patched code calls it with the tensor as HuggingFace has it; hooks see the tensor in TransformerLens's axis order.
+Importing this module imports torch and TransformerLens.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformer_lens.hook_points import HookPoint as _TransformerLensHookPoint
+
+from mishformer_lens.errors import HookShapeError
+
+
+class HookPoint(_TransformerLensHookPoint):
+    """A place in the forward pass where an activation can be read and replaced.
+
+    Calling it returns its argument, the very same tensor, unless a hook is attached. It is a TransformerLens hook
+    point: ``add_hook``, ``remove_hooks``, ``ctx`` and ``name`` are TransformerLens's own.
+    """
+
+    def is_active(self) -> bool:
+        """Whether any hook is attached, forward or backward."""
+        return bool(self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks)
+
+    def __call__(self, activation: torch.Tensor) -> torch.Tensor:
+        """Let hooks see and replace an activation that is in TransformerLens's axis order already.
+
+        Raises:
+            HookShapeError: a hook returned something that is not a tensor of the activation's shape.
+        """
+        if not (self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks):
+            return activation
+        result = super().__call__(activation)
+        if not isinstance(result, torch.Tensor) or result.shape != activation.shape:
+            raise _shape_error(self.name, activation, result)
+        return result
+
+    def heads_first(self, activation: torch.Tensor, copy: bool = False) -> torch.Tensor:
+        """As calling it, for an activation ``[batch, head_index, pos, d_head]``; hooks see ``[batch, pos, head_index, d_head]``.
+
+        With ``copy``, hooks work on a copy, so that an edit in place does not reach a cache that holds ``activation``.
+        """
+        if not (self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks):
+            return activation
+        seen = (activation.clone() if copy else activation).transpose(1, 2)
+        return self(seen).transpose(1, 2)
+
+    def for_batch(self, activation: torch.Tensor, batch: int) -> torch.Tensor:
+        """As calling it, for an activation ``[1, pos, d_model]`` that hooks see once per batch entry: ``[batch, pos, d_model]``."""
+        if not self.is_active():
+            return activation
+        return self(activation.expand(batch, -1, -1).clone())
+
+    def copied(self, activation: torch.Tensor) -> torch.Tensor:
+        """As calling it, on a copy: an edit, in place or not, does not reach the other users of ``activation``."""
+        return self(activation.clone()) if self.is_active() else activation
+
+
+def _shape_error(name: str | None, activation: torch.Tensor, result: object) -> HookShapeError:
+    shape = list(activation.shape)
+    if isinstance(result, torch.Tensor):
+        found = f"a tensor of shape {list(result.shape)}"
+    else:
+        found = f"{type(result).__name__}: {result!r:.80}"
+    return HookShapeError(
+        f"a hook on {name} returned {found}, where the activation has shape {shape}. "
+        f"Return a tensor of shape {shape}, or None to leave the activation as it is."
+    )
+
+
+HookFunction = Callable[..., Any]
+"""What TransformerLens calls a hook function: ``hook(activation, hook=hook_point)``."""

@@ -1,0 +1,293 @@
+"""Put hook points on a live model, and take them off again."""
+
+import contextlib
+import functools
+import importlib
+import threading
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from mishformer_lens.engine import BuiltMembers, build_members, patch_source
+from mishformer_lens.errors import NotInstrumentedError, UnknownHookError, UnsupportedModelError
+from mishformer_lens.hooks import HookPoint
+from mishformer_lens.live_changes import LiveChanges, make_copyable
+from mishformer_lens.on_demand import AttentionInputs, AttentionScores, HeadResults, HookedLayerNorm
+from mishformer_lens.patchers import FAMILIES, Family, Variant
+from mishformer_lens.patchers.contract import HookSpec
+from mishformer_lens.patchers.resolver import resolve
+from mishformer_lens.suggestions import did_you_mean
+
+_RECORD = "_mishformer_lens"
+
+_HELPERS = ("attention_inputs", "attention_scores", "head_results")
+
+# They only write documentation, and some of them fail where the code has no file.
+_DOCUMENTATION_DECORATORS = frozenset(
+    {
+        "auto_docstring",
+        "add_start_docstrings",
+        "add_start_docstrings_to_model_forward",
+        "add_code_sample_docstrings",
+        "add_end_docstrings",
+        "replace_return_docstrings",
+    }
+)
+
+
+class Instrumentation:
+    """The hook points of one live model. Made by :func:`instrument`.
+
+    It is a context manager: leaving the context removes the hook points.
+
+    Attributes:
+        model: the base model that carries them, a ``GPT2Model`` or ``GPTNeoXModel``.
+        family: the model's family.
+        variant: the variant that was put on.
+        hook_points: TransformerLens name to hook point, in the order in which they fire.
+    """
+
+    def __init__(self, model: nn.Module, family: Family, variant: Variant) -> None:
+        self.model = model
+        self.family = family
+        self.variant = variant
+        self.hook_points: dict[str, HookPoint] = {}
+        self._contexts = 0
+        self._changes = LiveChanges()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The attention implementations that the installed release offers for this family."""
+        return self.variant.attention
+
+    @property
+    def unsupported(self) -> Mapping[str, str]:
+        """What the installed release cannot do, with the reason."""
+        return self.variant.unsupported
+
+    @property
+    def active(self) -> bool:
+        """Whether these hook points are on the model."""
+        return vars(self.model).get(_RECORD) is self
+
+    def __getitem__(self, name: str) -> HookPoint:
+        """The hook point with that TransformerLens name.
+
+        Raises:
+            UnknownHookError: there is none; the message has the closest names.
+        """
+        try:
+            return self.hook_points[name]
+        except KeyError:
+            raise UnknownHookError(
+                f"this {self.family.name} model has no hook point {name!r}. {did_you_mean(name, self.hook_points)}"
+                f"All {len(self.hook_points)} names are in hook_points."
+            ) from None
+
+    def remove(self) -> None:
+        """Give the model back as it was: classes, attributes, ``repr``.
+
+        Raises:
+            NotInstrumentedError: the hook points were removed already.
+        """
+        if not self.active:
+            raise NotInstrumentedError(
+                f"this {type(self.model).__name__} does not carry these hook points: they were removed already. "
+                "Call mishformer_lens.instrument(model) to put new ones on."
+            )
+        self._changes.undo()
+
+    def __enter__(self) -> "Instrumentation":
+        self._contexts += 1
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._contexts -= 1
+        if self.active and not self._contexts:
+            self.remove()
+
+    def __repr__(self) -> str:
+        state = f"{len(self.hook_points)} hook points" if self.active else "removed"
+        return f"Instrumentation({self.family.name}, {self.variant.name}, {state})"
+
+
+def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Instrumentation:
+    """Put TransformerLens's hook points on a live HuggingFace model, in place.
+
+    No weight is copied, and every output stays what it was, bit by bit, until a hook acts. A model that carries hook
+    points already is left as it is, and its :class:`Instrumentation` is returned.
+
+    Args:
+        model: a GPT-2 or GPT-NeoX model of transformers, with any head or wrapper around it.
+        allow_unverified: go on, with a warning, where the installed source fits but was never verified. None: what the
+            environment variable ``MISHFORMER_LENS_ALLOW_UNVERIFIED`` says.
+
+    Raises:
+        UnsupportedModelError: the model contains no, or more than one, base model of a known family, or parts of it
+            were replaced by something that the hook points cannot be put on.
+        ResolutionError: there is no proven variant for the installed release.
+    """
+    family, base = find_base_model(model)
+    existing = vars(base).get(_RECORD)
+    if isinstance(existing, Instrumentation):
+        return existing
+    module = importlib.import_module(family.module_name)
+    path = Path(str(module.__file__))
+    variant = resolve(family, path, allow_unverified).variant
+    built = _built(family.name, variant.name, path)
+    instrumentation = Instrumentation(base, family, variant)
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(instrumentation._changes.undo)
+        _attach(instrumentation, built)
+        on_error.pop_all()
+    return instrumentation
+
+
+def find_base_model(model: nn.Module) -> tuple[Family, nn.Module]:
+    """The one part of ``model`` that is a base model of a known family.
+
+    Raises:
+        UnsupportedModelError: there is none, or more than one.
+    """
+    found = [(family, part) for part in model.modules() for family in FAMILIES.values() if _is_base(part, family)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(f"{family.name} ({family.base_model})" for family in FAMILIES.values())
+    if found:
+        raise UnsupportedModelError(
+            f"this {type(model).__name__} contains {len(found)} base models. Instrument each of them by itself."
+        )
+    raise UnsupportedModelError(
+        f"{type(model).__module__}.{type(model).__name__} is of no family that has hook points. Needed is a model, with "
+        f"any head, of: {known}."
+    )
+
+
+def _is_base(part: nn.Module, family: Family) -> bool:
+    return any(cls.__module__ == family.module_name and cls.__name__ == family.base_model for cls in type(part).__mro__)
+
+
+_lock = threading.Lock()
+
+
+def _built(family: str, variant: str, path: Path) -> BuiltMembers:
+    with _lock:
+        return _build(family, variant, path)
+
+
+@functools.cache
+def _build(family_name: str, variant_name: str, path: Path) -> BuiltMembers:
+    """The patched members for the imported module of a family, compiled once per process."""
+    family = FAMILIES[family_name]
+    variant = next(variant for variant in family.variants if variant.name == variant_name)
+    module = importlib.import_module(family.module_name)
+    built = build_members(
+        module,
+        patch_source(path.read_text(encoding="utf-8"), variant.edits),
+        label=f"mishformer_lens {family_name} {variant_name}",
+        drop_decorators=_DOCUMENTATION_DECORATORS,
+    )
+    for original, patched in built.classes.items():
+        make_copyable(patched, original, _attributes(family))
+    return built
+
+
+def _attributes(family: Family) -> frozenset[str]:
+    specs = (*family.embedding_hooks, *family.block_hooks, *family.final_hooks)
+    return frozenset({spec.name.rpartition(".")[2] for spec in specs} | {_RECORD, *_HELPERS})
+
+
+def _attach(instrumentation: Instrumentation, built: BuiltMembers) -> None:
+    family, base, changes = instrumentation.family, instrumentation.model, instrumentation._changes
+    changes.set_attribute(base, _RECORD, instrumentation)
+    changes.set_class(base, _patched_class(base, built))
+    components = family.components
+    final = {"": base, "ln_final": base.get_submodule(components["ln_final"])}
+    blocks = list(base.get_submodule(components["blocks"]).children())
+    _swap_layer_norm(changes, final["ln_final"], family)
+    _add_hooks(instrumentation, "", family.embedding_hooks, final)
+    for index, block in enumerate(blocks):
+        _attach_block(instrumentation, built, index, block)
+    _add_hooks(instrumentation, "", family.final_hooks, final)
+
+
+def _attach_block(instrumentation: Instrumentation, built: BuiltMembers, index: int, block: nn.Module) -> None:
+    family, changes = instrumentation.family, instrumentation._changes
+    parts = {name: block.get_submodule(family.components[name]) for name in ("attn", "mlp", "ln1", "ln2")}
+    for module in (block, parts["attn"], parts["mlp"]):
+        changes.set_class(module, _patched_class(module, built))
+    for name in ("ln1", "ln2"):
+        _swap_layer_norm(changes, parts[name], family)
+    hooks = _add_hooks(
+        instrumentation, f"blocks.{index}.", _specs_of(family, instrumentation.model), {"": block, **parts}
+    )
+    n_heads = int(instrumentation.model.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
+    inputs = AttentionInputs(hooks, n_heads, family.qkv_layout)
+    changes.set_attribute(block, "attention_inputs", inputs)
+    changes.set_attribute(parts["attn"], "attention_inputs", inputs)
+    scores = AttentionScores(hooks["attn.hook_attn_scores"], hooks["attn.hook_pattern"])
+    changes.set_attribute(parts["attn"], "attention_scores", scores)
+    changes.set_attribute(parts["attn"], "head_results", HeadResults(hooks["attn.hook_result"], n_heads))
+
+
+def _specs_of(family: Family, base: nn.Module) -> Iterator[HookSpec]:
+    parallel = family.parallel_switch is not None and bool(getattr(base.config, family.parallel_switch))
+    for spec in family.block_hooks:
+        if not (parallel and spec.name == "hook_resid_mid"):
+            yield spec
+
+
+def _add_hooks(
+    instrumentation: Instrumentation,
+    prefix: str,
+    specs: Iterator[HookSpec] | tuple[HookSpec, ...],
+    owners: Mapping[str, nn.Module],
+) -> dict[str, HookPoint]:
+    """Create hook points, put each on the module that calls it, and return them by the names in their specs."""
+    hooks = {}
+    for spec in specs:
+        owner, _, attribute = spec.name.rpartition(".")
+        hook = HookPoint()
+        hook.name = prefix + spec.name
+        instrumentation._changes.set_attribute(owners[owner], attribute, hook)
+        instrumentation.hook_points[hook.name] = hooks[spec.name] = hook
+    return hooks
+
+
+def _patched_class(module: nn.Module, built: BuiltMembers) -> type:
+    """The class to give to ``module``: its own class may stand between it and the class that was patched."""
+    cls = type(module)
+    for original in cls.__mro__:
+        if original in built.classes:
+            patched = built.classes[original]
+            return patched if original is cls else _between(cls, patched)
+    raise UnsupportedModelError(
+        f"{cls.__module__}.{cls.__name__} stands where {', '.join(each.__name__ for each in built.classes)} are expected. "
+        "Instrument the model before parts of it are wrapped or replaced."
+    )
+
+
+@functools.cache
+def _between(cls: type, patched: type) -> type:
+    derived = types.new_class(cls.__name__, (cls, patched))
+    derived.__module__, derived.__qualname__ = cls.__module__, cls.__qualname__
+    return derived
+
+
+def _swap_layer_norm(changes: LiveChanges, module: nn.Module, family: Family) -> None:
+    if not isinstance(module, nn.LayerNorm):
+        raise UnsupportedModelError(
+            f"{type(module).__name__} stands where {family.name} has a torch.nn.LayerNorm. "
+            "Instrument the model before its layer norms are replaced."
+        )
+    changes.set_class(module, _hooked_layer_norm(type(module)))
+
+
+@functools.cache
+def _hooked_layer_norm(cls: type[nn.LayerNorm]) -> type:
+    hooked = types.new_class(cls.__name__, (HookedLayerNorm, cls))
+    hooked.__module__, hooked.__qualname__ = cls.__module__, cls.__qualname__
+    make_copyable(hooked, cls, frozenset({"hook_scale", "hook_normalized"}))
+    return hooked

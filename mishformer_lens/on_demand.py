@@ -1,0 +1,237 @@
+"""Activations that HuggingFace does not compute by itself. They are computed while somebody's hook is on them.
+
+Patched code calls these objects; each does exactly what the release's own code did as long as its hooks are idle.
+"""
+
+import functools
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import einops
+import torch
+from torch import nn
+
+from mishformer_lens.errors import EagerFallbackWarning
+from mishformer_lens.hooks import HookPoint
+
+
+class HookedLayerNorm(nn.LayerNorm):
+    """What is mixed into a live ``nn.LayerNorm`` to give it ``hook_scale`` and ``hook_normalized``.
+
+    ``hook_scale`` ``[..., 1]`` is the divisor ``sqrt(variance + eps)``; an edit of it acts on ``(x - mean) / scale``,
+    before gain and bias. ``hook_normalized`` ``[..., d_model]`` is the output, after gain and bias, as in
+    TransformerLens 2.x.
+    """
+
+    hook_scale: HookPoint
+    hook_normalized: HookPoint
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        output = super().forward(input)
+        if self.hook_scale.is_active():
+            output = self._with_scale(input, output)
+        return self.hook_normalized(output)
+
+    def _with_scale(self, input: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        # TransformerLens, too, computes the scale in float32 at least.
+        x = input if input.dtype == torch.float64 else input.float()
+        variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
+        scale = (variance + self.eps).sqrt()
+        version = scale._version
+        edited = self.hook_scale(scale)
+        untouched = _is_untouched(edited, scale, version)
+        if untouched and edited is scale:
+            return output
+        normalized = (x - mean) / edited
+        if self.weight is not None:
+            normalized = normalized * self.weight
+        if self.bias is not None:
+            normalized = normalized + self.bias
+        normalized = normalized.to(output.dtype)
+        return _ValueWithGradient.apply(output, normalized) if untouched else normalized
+
+
+def _is_untouched(edited: torch.Tensor, original: torch.Tensor, version: int) -> bool:
+    """Whether hooks left an activation as it was; ``version`` is that of ``original`` before they ran."""
+    if original._version != version:
+        return False
+    return edited is original or torch.equal(edited, original)
+
+
+class _ValueWithGradient(torch.autograd.Function):
+    """The value of one tensor, bit by bit, with the gradient of another that equals it but for rounding."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor]:  # type: ignore[override]
+        return None, gradient
+
+
+class HeadResults:
+    """``hook_result`` ``[batch, pos, head_index, d_model]``: what each head adds to the residual stream, without the output bias."""
+
+    def __init__(self, hook_result: HookPoint, n_heads: int) -> None:
+        self.hook_result = hook_result
+        self.n_heads = n_heads
+
+    def project(self, projection: nn.Module, z: torch.Tensor) -> torch.Tensor:
+        """``projection(z)`` for the heads' outputs ``[batch, pos, head_index * d_head]``, head by head while ``hook_result`` is on."""
+        if not self.hook_result.is_active():
+            return projection(z)  # type: ignore[no-any-return]
+        output: torch.Tensor = projection(z)
+        # One head at a time through the module itself, so that adapters and quantized weights count.
+        alone = torch.zeros(*z.shape[:-1], self.n_heads, z.shape[-1], dtype=z.dtype, device=z.device)
+        heads = einops.rearrange(z, "batch pos (head d_head) -> batch pos head d_head", head=self.n_heads)
+        places = einops.rearrange(
+            alone, "batch pos head (part d_head) -> batch pos d_head head part", part=self.n_heads
+        )
+        torch.diagonal(places, dim1=-2, dim2=-1).copy_(heads.transpose(-1, -2))
+        bias = projection(torch.zeros_like(z[:1, :1]))
+        results: torch.Tensor = projection(alone) - bias.unsqueeze(-2)
+        version = results._version
+        edited = self.hook_result(results)
+        untouched = _is_untouched(edited, results, version)
+        if untouched and edited is results:
+            return output
+        summed: torch.Tensor = edited.sum(-2) + bias
+        return _ValueWithGradient.apply(output, summed) if untouched else summed
+
+
+_pending = threading.local()
+
+
+class AttentionInputs:
+    """``hook_attn_in``, ``hook_q_input``, ``hook_k_input`` and ``hook_v_input``, each ``[batch, pos, head_index, d_model]``.
+
+    They are copies of the residual stream before the layer norm, one per head. The block and its attention share one of
+    these: the block hands over the residual stream, the attention projects it.
+
+    Args:
+        layout: how the fused projection orders its outputs, as an einops axis: ``"part head d_head"`` or
+            ``"head part d_head"``, where ``part`` is query, key, value.
+    """
+
+    def __init__(self, hooks: dict[str, HookPoint], n_heads: int, layout: str) -> None:
+        self.hook_attn_in = hooks["hook_attn_in"]
+        self.split_hooks = tuple(hooks[name] for name in ("hook_q_input", "hook_k_input", "hook_v_input"))
+        self.n_heads = n_heads
+        self.layout = layout
+
+    def is_active(self) -> bool:
+        """Whether any of the four hook points has a hook."""
+        return (
+            self.hook_attn_in.is_active()
+            or self.split_hooks[0].is_active()
+            or self.split_hooks[1].is_active()
+            or self.split_hooks[2].is_active()
+        )
+
+    def normalize(self, layer_norm: nn.Module, residual: torch.Tensor) -> torch.Tensor:
+        """``layer_norm(residual)``; while active, normalise each head's copy and keep them for :meth:`project`."""
+        if not self.is_active():
+            return layer_norm(residual)  # type: ignore[no-any-return]
+        copies = einops.repeat(residual, "batch pos d_model -> batch pos head d_model", head=self.n_heads)
+        copies = self.hook_attn_in(copies.clone())
+        if any(hook.is_active() for hook in self.split_hooks):
+            _pending.inputs = [layer_norm(hook.copied(copies)) for hook in self.split_hooks]
+        else:
+            _pending.inputs = [layer_norm(copies)] * 3
+        return residual
+
+    def project(self, projection: nn.Module, normalized: torch.Tensor) -> torch.Tensor:
+        """``projection(normalized)``, ``[batch, pos, 3 * head_index * d_head]``; while active, from what :meth:`normalize` kept."""
+        if not self.is_active():
+            return projection(normalized)  # type: ignore[no-any-return]
+        inputs, _pending.inputs = _pending.inputs, None
+        parts = [self._part(projection(each), part) for part, each in enumerate(inputs)]
+        stacked = torch.stack(parts)
+        return einops.rearrange(stacked, f"part batch pos head d_head -> batch pos ({self.layout})")
+
+    def _part(self, projected: torch.Tensor, part: int) -> torch.Tensor:
+        """Query, key or value ``[batch, pos, head_index, d_head]``, each head from its own input."""
+        split = einops.rearrange(
+            projected,
+            f"batch pos input ({self.layout}) -> part batch pos input head d_head",
+            part=3,
+            head=self.n_heads,
+        )[part]
+        return torch.diagonal(split, dim1=2, dim2=3).movedim(-1, 2)
+
+
+class AttentionScores:
+    """``hook_attn_scores`` and ``hook_pattern`` under attention kernels that never hold the scores.
+
+    While one of the two has a hook, its layer computes attention as HuggingFace's eager implementation does, with the
+    mask that the layer was given, or the causal one that the kernel would have applied.
+    """
+
+    def __init__(self, hook_attn_scores: HookPoint, hook_pattern: HookPoint) -> None:
+        self.hook_attn_scores = hook_attn_scores
+        self.hook_pattern = hook_pattern
+
+    def is_wanted(self) -> bool:
+        """Whether a hook needs the scores or the pattern."""
+        return self.hook_attn_scores.is_active() or self.hook_pattern.is_active()
+
+    def choose(self, interface: Callable[..., Any], eager: Callable[..., Any]) -> Callable[..., Any]:
+        """The attention function to call: ``interface`` itself, or ``eager`` behind a conversion of the mask."""
+        if interface is eager or not self.is_wanted():
+            return interface
+        self.warn()
+        return functools.partial(_eager_with_dense_mask, eager)
+
+    def padding_mask(self, mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+        """What an eager attention with a causal mask of its own needs for the padding mask ``[batch, key_pos]`` of a kernel.
+
+        A mask that has four axes already is passed on.
+        """
+        if mask is None or mask.dim() == 4:
+            return mask
+        return (1.0 - mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
+
+    def warn(self) -> None:
+        """Say that this layer leaves its fused kernel."""
+        warnings.warn(
+            "hook_attn_scores or hook_pattern has a hook: its layer computes attention eagerly while it is on, because "
+            "the model's fused attention kernel holds no attention scores. Other layers keep their kernel.",
+            EagerFallbackWarning,
+            stacklevel=2,
+        )
+
+
+def _eager_with_dense_mask(
+    eager: Callable[..., Any],
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> Any:
+    return eager(module, query, key, value, dense_mask(attention_mask, query, key), **kwargs)
+
+
+def dense_mask(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
+    """The additive mask ``[batch or 1, 1, query_pos, key_pos]`` that eager attention needs for what a kernel was handed.
+
+    Args:
+        mask: None for causal attention by the kernel's own means, a boolean mask (True where attention is allowed), or
+            an additive mask already.
+        query: ``[batch, head_index, query_pos, d_head]``.
+        key: ``[batch, head_index, key_pos, d_head]``.
+    """
+    queries, keys = query.shape[-2], key.shape[-2]
+    if mask is None:
+        if queries == 1:
+            return None
+        # As torch's scaled_dot_product_attention aligns a causal mask: at the upper left.
+        mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril()[None, None]
+    if mask.dtype == torch.bool:
+        lowest = torch.finfo(query.dtype).min
+        mask = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, lowest)
+    return mask[..., :keys]

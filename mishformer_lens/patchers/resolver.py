@@ -1,0 +1,261 @@
+"""From an installed release of transformers to the variant that is proven for its source.
+
+Every comparison of version numbers of transformers is in this module.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import Literal
+
+from packaging.version import Version
+
+from mishformer_lens.engine import failing_edits, member_fingerprints, source_fingerprint
+from mishformer_lens.errors import (
+    AnchorsMissingError,
+    ModifiedSourceError,
+    ReleaseTooOldError,
+    TransformersNotInstalledError,
+    UnverifiedSourceError,
+    UnverifiedSourceWarning,
+)
+from mishformer_lens.patchers.family import Family, Variant
+
+ALLOW_UNVERIFIED_VARIABLE = "MISHFORMER_LENS_ALLOW_UNVERIFIED"
+"""Set to ``1``, this environment variable does what ``allow_unverified=True`` does."""
+
+FINGERPRINTS_FILE = Path(__file__).with_name("fingerprints.json")
+
+Status = Literal["verified", "applies", "fails"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What can be said of one source of one family.
+
+    Attributes:
+        release: the version number that the source came with.
+        status: ``verified``, its fingerprint is that of a verified release; ``applies``, every anchor of ``variant``
+            matches, but this source was never verified; ``fails``, some anchor is missing.
+        variant: the variant to use; where it fails, the one that fits best.
+        fingerprint: that of the members which ``variant`` touches.
+        verified_releases: the releases that share this fingerprint.
+        nearest_release: the verified release closest to ``release``.
+        changed_members: members whose shape differs from that in ``nearest_release``.
+        failures: for ``fails``: member and message of each edit that does not fit.
+    """
+
+    family: str
+    release: str
+    status: Status
+    variant: Variant
+    fingerprint: str
+    verified_releases: tuple[str, ...] = ()
+    nearest_release: str = ""
+    changed_members: tuple[str, ...] = ()
+    failures: tuple[tuple[str, str], ...] = ()
+
+
+def installed_release() -> str:
+    """The version of the installed transformers, from its metadata alone.
+
+    Raises:
+        TransformersNotInstalledError: there is none.
+    """
+    try:
+        return importlib.metadata.version("transformers")
+    except importlib.metadata.PackageNotFoundError:
+        raise TransformersNotInstalledError(
+            "transformers is not installed in this environment, and its source is what gets patched. "
+            "Install a release from 4.44 on: pip install transformers"
+        ) from None
+
+
+def installed_source(family: Family) -> Path:
+    """The file that the installed transformers would import for ``family``. Nothing of transformers is imported.
+
+    Raises:
+        TransformersNotInstalledError: transformers, or this family's module in it, is missing.
+    """
+    installed_release()
+    spec = importlib.util.find_spec("transformers")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder).joinpath(*family.source_path.split("/")[1:])
+        if path.is_file():
+            return path
+    raise TransformersNotInstalledError(
+        f"the installed transformers has no {family.source_path}. Reinstall it: "
+        "pip install --force-reinstall --no-deps transformers"
+    )
+
+
+def select_by_release(family: Family, release: str) -> Variant | None:
+    """The variant that the version number alone points to: the newest that does not begin after ``release``."""
+    reached = [variant for variant in family.variants if _numbers(variant.first_release) <= _numbers(release)]
+    return reached[-1] if reached else None
+
+
+def judge(family: Family, source: str, release: str) -> Verdict:
+    """Say which variant serves ``source``, and how well that is proven. Nothing is raised for a bad source."""
+    table = _table()[family.name]
+    known = table["files"].get(file_hash(source))
+    if known is not None:
+        variant = next(each for each in family.variants if each.name == known["variant"])
+        shape = table["shapes"][known["variant"]][known["fingerprint"]]
+        return Verdict(family.name, release, "verified", variant, known["fingerprint"], tuple(shape["releases"]))
+    members = member_fingerprints(source, {name for variant in family.variants for name in variant.members})
+    for variant in family.variants:
+        fingerprint = source_fingerprint({name: members[name] for name in variant.members})
+        shape = table["shapes"].get(variant.name, {}).get(fingerprint)
+        if shape is not None:
+            return Verdict(family.name, release, "verified", variant, fingerprint, tuple(shape["releases"]))
+    return _judge_unseen(family, source, release, members)
+
+
+def _judge_unseen(family: Family, source: str, release: str, members: dict[str, str]) -> Verdict:
+    best: Verdict | None = None
+    for variant in _nearest_first(family, release):
+        failures = tuple((member, str(error)) for member, _, error in failing_edits(source, variant.edits))
+        if best is not None and len(failures) >= len(best.failures):
+            continue
+        nearest, shape = _nearest_release(family, variant, release)
+        touched = {name: members[name] for name in variant.members}
+        best = Verdict(
+            family.name,
+            release,
+            "fails" if failures else "applies",
+            variant,
+            source_fingerprint(touched),
+            nearest_release=nearest,
+            changed_members=tuple(name for name, value in touched.items() if shape.get(name) != value),
+            failures=failures,
+        )
+        if not failures:
+            break
+    assert best is not None  # every family has a variant
+    return best
+
+
+def _nearest_first(family: Family, release: str) -> list[Variant]:
+    """The variant that the release points to, then the older ones, then the newer ones."""
+    reached = [variant for variant in family.variants if _numbers(variant.first_release) <= _numbers(release)]
+    return reached[::-1] + [variant for variant in family.variants if variant not in reached]
+
+
+def _nearest_release(family: Family, variant: Variant, release: str) -> tuple[str, dict[str, str]]:
+    shapes = _table()[family.name]["shapes"].get(variant.name, {})
+    candidates = [(each, shape["members"]) for shape in shapes.values() for each in shape["releases"]]
+    before = [entry for entry in candidates if Version(entry[0]) <= Version(release)]
+    if before:
+        return max(before, key=lambda entry: Version(entry[0]))
+    return min(candidates, key=lambda entry: Version(entry[0]), default=("none", {}))
+
+
+def require(family: Family, source: str, release: str, allow_unverified: bool | None = None) -> Verdict:
+    """The verdict for ``source``, if its variant may be used.
+
+    Args:
+        allow_unverified: go on, with a warning, where every anchor matches but the source was never verified. None:
+            what the environment variable ``MISHFORMER_LENS_ALLOW_UNVERIFIED`` says.
+
+    Raises:
+        ReleaseTooOldError: ``release`` is older than the first variant.
+        AnchorsMissingError: no variant fits.
+        ModifiedSourceError: ``release`` was verified with another source than this, and going on is not allowed.
+        UnverifiedSourceError: the source was never verified, and going on is not allowed.
+    """
+    oldest = family.variants[0].first_release
+    if _numbers(release) < _numbers(oldest):
+        raise ReleaseTooOldError(
+            f"transformers {release} is older than {oldest}, the first release that {family.name} has a variant for. "
+            f'Upgrade it: pip install "transformers>={oldest}"'
+        )
+    verdict = judge(family, source, release)
+    if verdict.status == "fails":
+        raise _anchors_missing(verdict)
+    if verdict.status == "applies":
+        if allow_unverified is None:
+            allow_unverified = os.environ.get(ALLOW_UNVERIFIED_VARIABLE) == "1"
+        if not allow_unverified:
+            raise _unverified(family, verdict)
+        warnings.warn(
+            f"the {family.name} source of transformers {release} was never verified: variant {verdict.variant.name} fits "
+            "it, but what its hooks mean there is unproven.",
+            UnverifiedSourceWarning,
+            stacklevel=3,
+        )
+    return verdict
+
+
+def _anchors_missing(verdict: Verdict) -> AnchorsMissingError:
+    failures = "\n".join(f"- {message}" for _, message in verdict.failures)
+    return AnchorsMissingError(
+        f"no variant fits the {verdict.family} source of transformers {verdict.release}. The closest, "
+        f"{verdict.variant.name}, lacks {len(verdict.failures)} anchor(s):\n{failures}\n"
+        "Use a release that the compatibility table lists, or write a variant for this one (see CONTRIBUTING.md)."
+    )
+
+
+def _unverified(family: Family, verdict: Verdict) -> UnverifiedSourceError | ModifiedSourceError:
+    changed = ", ".join(verdict.changed_members)
+    shapes = _table()[family.name]["shapes"].values()
+    if any(verdict.release in shape["releases"] for variant in shapes for shape in variant.values()):
+        return ModifiedSourceError(
+            f"the {family.name} source of the installed transformers {verdict.release} is not the one of that release: "
+            f"{changed} differ(s) from {verdict.nearest_release}. Reinstall it (pip install --force-reinstall --no-deps "
+            f"transformers=={verdict.release}), or pass allow_unverified=True (or set {ALLOW_UNVERIFIED_VARIABLE}=1) to "
+            "hook the modified code."
+        )
+    return UnverifiedSourceError(
+        f"the {family.name} source of transformers {verdict.release} was never verified. Every anchor of variant "
+        f"{verdict.variant.name} matches, but {changed} changed since {verdict.nearest_release}, the nearest verified "
+        "release, so a hook may not mean what it says. Use a verified release, or pass allow_unverified=True (or set "
+        f"{ALLOW_UNVERIFIED_VARIABLE}=1) to go on."
+    )
+
+
+_lock = threading.Lock()
+
+
+@functools.cache
+def _require_file(family: str, path: Path, modified: int, release: str, allow_unverified: bool | None) -> Verdict:
+    from mishformer_lens.patchers import FAMILIES
+
+    return require(FAMILIES[family], path.read_text(encoding="utf-8"), release, allow_unverified)
+
+
+def resolve(family: Family, path: Path | None = None, allow_unverified: bool | None = None) -> Verdict:
+    """The verdict on the installed source of ``family``, once per process and file.
+
+    Args:
+        path: the file to judge; the installed one, if not given.
+        allow_unverified: see :func:`require`.
+
+    Raises:
+        ResolutionError: see :func:`require`; also where transformers is not installed.
+    """
+    path = path or installed_source(family)
+    with _lock:
+        return _require_file(family.name, path, path.stat().st_mtime_ns, installed_release(), allow_unverified)
+
+
+def file_hash(source: str) -> str:
+    """What ``fingerprints.json`` knows a file by, so that a known file need not be parsed."""
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _table() -> dict[str, dict[str, dict[str, dict[str, dict[str, object]]]]]:
+    return json.loads(FINGERPRINTS_FILE.read_text(encoding="utf-8"))
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    """The release segment alone, so that a development version counts as the release that it becomes."""
+    return Version(release).release
