@@ -87,3 +87,43 @@ class CheckpointNotFoundError(MishformerLensError):
 
 class TokenizerError(MishformerLensError):
     """Text was given, but there is no tokenizer for it, or tokens are out of its range."""
+
+
+class SourceError(MishformerLensError):
+    """The source of a release of transformers cannot be read."""
+
+
+class ReleaseNotFoundError(SourceError):
+    """There is no such release, or it was withdrawn."""
+
+
+class RegistryError(SourceError):
+    """The package index cannot be reached, or answers with something else than an index."""
+
+
+class ArchiveError(SourceError):
+    """A wheel is damaged, or what it holds must not be unpacked."""
+
+
+class SourceFileMissingError(SourceError):
+    """A wheel, a folder or a release has no such file."""
+
+
+class CacheError(SourceError):
+    """The folder that keeps sources cannot be written."""
+
+
+class PatchFileError(MishformerLensError):
+    """A file of a person's own patches cannot be read as such."""
+
+
+class OutcomeError(MishformerLensError):
+    """A recorded outcome is damaged, of another schema, or was edited by hand."""
+
+
+class StaleTableError(MishformerLensError):
+    """A committed table is not what the recorded outcomes say."""
+
+
+class MissingDependencyError(MishformerLensError):
+    """Something optional is asked for, and the package that it needs is not installed."""
