@@ -181,7 +181,7 @@ def _built(family: str, variant: str, path: Path) -> BuiltMembers:
 def _build(family_name: str, variant_name: str, path: Path) -> BuiltMembers:
     """The patched members for the imported module of a family, compiled once per process."""
     family = FAMILIES[family_name]
-    variant = next(variant for variant in family.variants if variant.name == variant_name)
+    variant = family.variant(variant_name)
     module = importlib.import_module(family.module_name)
     built = build_members(
         module,

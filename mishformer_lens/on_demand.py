@@ -6,12 +6,13 @@ Patched code calls these objects; each does exactly what the release's own code 
 import functools
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import einops
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import BlockMask, create_mask
 
 from mishformer_lens.errors import EagerFallbackWarning
 from mishformer_lens.hooks import HookPoint
@@ -178,18 +179,40 @@ class AttentionScores:
         """Whether a hook needs the scores or the pattern."""
         return self.hook_attn_scores.is_active() or self.hook_pattern.is_active()
 
-    def choose(self, interface: Callable[..., Any], eager: Callable[..., Any]) -> Callable[..., Any]:
-        """The attention function to call: ``interface`` itself, or ``eager`` behind a conversion of the mask."""
+    def choose(
+        self, interface: Callable[..., Any], eager: Callable[..., Any], masks_future: bool = False
+    ) -> Callable[..., Any]:
+        """The attention function to call: ``interface`` itself, or ``eager`` behind a conversion of the mask.
+
+        Args:
+            masks_future: whether ``eager`` has a causal mask of its own, so that it needs the padding mask alone.
+        """
         if interface is eager or not self.is_wanted():
             return interface
         self.warn()
+        if masks_future:
+            return functools.partial(_eager_with_padding_mask, eager)
         return functools.partial(_eager_with_dense_mask, eager)
 
-    def padding_mask(self, mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-        """What an eager attention with a causal mask of its own needs for the padding mask ``[batch, key_pos]`` of a kernel.
+    def choose_by_type(
+        self, functions: Mapping[str, Callable[..., Any]], attention_type: str, eager: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """As :meth:`choose`, where attention functions are called without the attention, and all by keyword but three."""
+        if attention_type == "eager":
+            return functools.partial(eager, attention_scores=self)
+        if not self.is_wanted():
+            return functions[attention_type]
+        self.warn()
+        return functools.partial(_eager_without_module, functools.partial(eager, attention_scores=self), attention_type)
 
-        A mask that has four axes already is passed on.
-        """
+    def padding_mask(self, mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+        """The part of a kernel's mask that is about padding, additive, ``[batch, 1, 1, key_pos]``."""
+        mask = self.four_axes(mask, dtype)
+        # The last query may attend to everything that is not padding.
+        return None if mask is None else mask[:, :, -1:, :]
+
+    def four_axes(self, mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+        """A kernel's mask as an additive one with four axes: a padding mask ``[batch, key_pos]`` is expanded."""
         if mask is None or mask.dim() == 4:
             return mask
         return (1.0 - mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
@@ -204,34 +227,68 @@ class AttentionScores:
         )
 
 
-def _eager_with_dense_mask(
+def _eager_with_padding_mask(
     eager: Callable[..., Any],
-    module: nn.Module,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> Any:
-    return eager(module, query, key, value, dense_mask(attention_mask, query, key), **kwargs)
+    padding = module.attention_scores.padding_mask(attention_mask, query.dtype)
+    return eager(module, query, key, value, padding, **kwargs)
 
 
-def dense_mask(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
+def _eager_with_dense_mask(
+    eager: Callable[..., Any],
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    **kwargs: Any,
+) -> Any:
+    mask = dense_mask(attention_mask, query, key, module.config._attn_implementation)
+    return eager(module, query, key, value, mask, **kwargs)
+
+
+def _eager_without_module(
+    eager: Callable[..., Any],
+    attention_type: str,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    **kwargs: Any,
+) -> Any:
+    mask = dense_mask(attention_mask, query, key, attention_type)
+    return eager(query, key, value, attention_mask=mask, **kwargs)
+
+
+def dense_mask(mask: Any, query: torch.Tensor, key: torch.Tensor, attention_type: str) -> torch.Tensor | None:
     """The additive mask ``[batch or 1, 1, query_pos, key_pos]`` that eager attention needs for what a kernel was handed.
 
     Args:
-        mask: None for causal attention by the kernel's own means, a boolean mask (True where attention is allowed), or
-            an additive mask already.
+        mask: None for causal attention by the kernel's own means; a padding mask ``[batch, key_pos]``, 1 where there is
+            a token; a mask with four axes, boolean (True where attention is allowed) or additive; or flex attention's
+            block mask.
         query: ``[batch, head_index, query_pos, d_head]``.
         key: ``[batch, head_index, key_pos, d_head]``.
+        attention_type: the implementation that the mask was made for.
     """
     queries, keys = query.shape[-2], key.shape[-2]
-    if mask is None:
-        if queries == 1:
+    if isinstance(mask, BlockMask):
+        mask = create_mask(mask.mask_mod, query.shape[0], 1, queries, keys, device=str(query.device))
+    elif mask is None or mask.dim() == 2:
+        if mask is None and queries == 1:
             return None
-        # As torch's scaled_dot_product_attention aligns a causal mask: at the upper left.
-        mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril()[None, None]
+        # torch's scaled_dot_product_attention aligns a causal mask at the upper left, flash attention at the lower right.
+        offset = 0 if attention_type == "sdpa" else keys - queries
+        causal = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(offset)[None, None]
+        mask = causal if mask is None else causal & mask[:, None, None, :keys].bool()
     if mask.dtype == torch.bool:
         lowest = torch.finfo(query.dtype).min
         mask = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, lowest)
-    return mask[..., :keys]
+    dense: torch.Tensor = mask[..., :keys]
+    return dense

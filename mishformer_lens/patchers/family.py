@@ -89,5 +89,9 @@ class Family:
         ]
         return tuple(sorted(found, key=lambda variant: tuple(map(int, variant.first_release.split(".")))))
 
+    def variant(self, name: str) -> Variant:
+        """The variant called ``name``."""
+        return next(variant for variant in self.variants if variant.name == name)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Family":
         return self

@@ -5,13 +5,12 @@ Every comparison of version numbers of transformers is in this module.
 
 import dataclasses
 import functools
-import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import threading
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -27,11 +26,10 @@ from mishformer_lens.errors import (
     UnverifiedSourceWarning,
 )
 from mishformer_lens.patchers.family import Family, Variant
+from mishformer_lens.patchers.fingerprints import file_hash, shapes_of, variant_of_release, verified
 
 ALLOW_UNVERIFIED_VARIABLE = "MISHFORMER_LENS_ALLOW_UNVERIFIED"
 """Set to ``1``, this environment variable does what ``allow_unverified=True`` does."""
-
-FINGERPRINTS_FILE = Path(__file__).with_name("fingerprints.json")
 
 Status = Literal["verified", "applies", "fails"]
 
@@ -97,65 +95,86 @@ def installed_source(family: Family) -> Path:
 
 
 def select_by_release(family: Family, release: str) -> Variant | None:
-    """The variant that the version number alone points to: the newest that does not begin after ``release``."""
-    reached = [variant for variant in family.variants if _numbers(variant.first_release) <= _numbers(release)]
-    return reached[-1] if reached else None
+    """The variant for a release by its number alone: the one verified for it, else the newest that does not begin later."""
+    name = variant_of_release(family.name, release)
+    reached = _reached(family, release)
+    return next((variant for variant in reached if variant.name == name), reached[0] if reached else None)
 
 
 def judge(family: Family, source: str, release: str) -> Verdict:
     """Say which variant serves ``source``, and how well that is proven. Nothing is raised for a bad source."""
-    table = _table()[family.name]
+    table = verified()[family.name]
     known = table["files"].get(file_hash(source))
     if known is not None:
-        variant = next(each for each in family.variants if each.name == known["variant"])
-        shape = table["shapes"][known["variant"]][known["fingerprint"]]
-        return Verdict(family.name, release, "verified", variant, known["fingerprint"], tuple(shape["releases"]))
+        return _verified(family, release, *known)
     members = member_fingerprints(source, {name for variant in family.variants for name in variant.members})
     for variant in family.variants:
         fingerprint = source_fingerprint({name: members[name] for name in variant.members})
-        shape = table["shapes"].get(variant.name, {}).get(fingerprint)
-        if shape is not None:
-            return Verdict(family.name, release, "verified", variant, fingerprint, tuple(shape["releases"]))
+        if fingerprint in table["shapes"].get(variant.name, {}):
+            return _verified(family, release, variant.name, fingerprint)
     return _judge_unseen(family, source, release, members)
 
 
-def _judge_unseen(family: Family, source: str, release: str, members: dict[str, str]) -> Verdict:
-    best: Verdict | None = None
+def _verified(family: Family, release: str, variant: str, fingerprint: str) -> Verdict:
+    shape = verified()[family.name]["shapes"][variant][fingerprint]
+    return Verdict(
+        family.name,
+        release,
+        "verified",
+        family.variant(variant),
+        fingerprint,
+        verified_releases=tuple(shape["releases"]),
+    )
+
+
+def _judge_unseen(family: Family, source: str, release: str, members: Mapping[str, str]) -> Verdict:
+    verdicts = []
     for variant in _nearest_first(family, release):
         failures = tuple((member, str(error)) for member, _, error in failing_edits(source, variant.edits))
-        if best is not None and len(failures) >= len(best.failures):
-            continue
-        nearest, shape = _nearest_release(family, variant, release)
+        nearest, known = _nearest_release(family, variant, release)
         touched = {name: members[name] for name in variant.members}
-        best = Verdict(
+        verdict = Verdict(
             family.name,
             release,
             "fails" if failures else "applies",
             variant,
             source_fingerprint(touched),
             nearest_release=nearest,
-            changed_members=tuple(name for name, value in touched.items() if shape.get(name) != value),
+            changed_members=tuple(name for name, value in touched.items() if known.get(name) != value),
             failures=failures,
         )
         if not failures:
-            break
-    assert best is not None  # every family has a variant
-    return best
+            return verdict
+        verdicts.append(verdict)
+    return min(verdicts, key=lambda verdict: len(verdict.failures))
+
+
+def _reached(family: Family, release: str) -> list[Variant]:
+    """The variants that do not begin after ``release``, newest first."""
+    return [each for each in reversed(family.variants) if _numbers(each.first_release) <= _numbers(release)]
 
 
 def _nearest_first(family: Family, release: str) -> list[Variant]:
-    """The variant that the release points to, then the older ones, then the newer ones."""
-    reached = [variant for variant in family.variants if _numbers(variant.first_release) <= _numbers(release)]
-    return reached[::-1] + [variant for variant in family.variants if variant not in reached]
+    reached = _reached(family, release)
+    return reached + [variant for variant in family.variants if variant not in reached]
 
 
-def _nearest_release(family: Family, variant: Variant, release: str) -> tuple[str, dict[str, str]]:
-    shapes = _table()[family.name]["shapes"].get(variant.name, {})
-    candidates = [(each, shape["members"]) for shape in shapes.values() for each in shape["releases"]]
-    before = [entry for entry in candidates if Version(entry[0]) <= Version(release)]
-    if before:
-        return max(before, key=lambda entry: Version(entry[0]))
-    return min(candidates, key=lambda entry: Version(entry[0]), default=("none", {}))
+def _nearest_release(family: Family, variant: Variant, release: str) -> tuple[str, Mapping[str, str]]:
+    """The verified release of a variant that comes closest before ``release``, else after it, with its fingerprints."""
+    candidates = sorted(
+        (
+            (Version(each), shape["members"])
+            for name, _, shape in shapes_of(family.name)
+            for each in shape["releases"]
+            if name == variant.name
+        ),
+        key=lambda candidate: candidate[0],
+    )
+    if not candidates:
+        return "no release", {}
+    before = [candidate for candidate in candidates if candidate[0] <= Version(release)]
+    version, members = before[-1] if before else candidates[0]
+    return str(version), members
 
 
 def require(family: Family, source: str, release: str, allow_unverified: bool | None = None) -> Verdict:
@@ -186,8 +205,8 @@ def require(family: Family, source: str, release: str, allow_unverified: bool | 
         if not allow_unverified:
             raise _unverified(family, verdict)
         warnings.warn(
-            f"the {family.name} source of transformers {release} was never verified: variant {verdict.variant.name} fits "
-            "it, but what its hooks mean there is unproven.",
+            f"the {family.name} source of transformers {release} was never verified: variant {verdict.variant.name} "
+            "fits it, but what its hooks mean there is unproven.",
             UnverifiedSourceWarning,
             stacklevel=3,
         )
@@ -205,13 +224,12 @@ def _anchors_missing(verdict: Verdict) -> AnchorsMissingError:
 
 def _unverified(family: Family, verdict: Verdict) -> UnverifiedSourceError | ModifiedSourceError:
     changed = ", ".join(verdict.changed_members)
-    shapes = _table()[family.name]["shapes"].values()
-    if any(verdict.release in shape["releases"] for variant in shapes for shape in variant.values()):
+    if variant_of_release(family.name, verdict.release) is not None:
         return ModifiedSourceError(
-            f"the {family.name} source of the installed transformers {verdict.release} is not the one of that release: "
-            f"{changed} differ(s) from {verdict.nearest_release}. Reinstall it (pip install --force-reinstall --no-deps "
-            f"transformers=={verdict.release}), or pass allow_unverified=True (or set {ALLOW_UNVERIFIED_VARIABLE}=1) to "
-            "hook the modified code."
+            f"the {family.name} source of the installed transformers {verdict.release} is not the one of that "
+            f"release: {changed} differ(s) from {verdict.nearest_release}. Reinstall it (pip install --force-reinstall "
+            f"--no-deps transformers=={verdict.release}), or pass allow_unverified=True (or set "
+            f"{ALLOW_UNVERIFIED_VARIABLE}=1) to hook the modified code."
         )
     return UnverifiedSourceError(
         f"the {family.name} source of transformers {verdict.release} was never verified. Every anchor of variant "
@@ -222,17 +240,11 @@ def _unverified(family: Family, verdict: Verdict) -> UnverifiedSourceError | Mod
 
 
 _lock = threading.Lock()
-
-
-@functools.cache
-def _require_file(family: str, path: Path, modified: int, release: str, allow_unverified: bool | None) -> Verdict:
-    from mishformer_lens.patchers import FAMILIES
-
-    return require(FAMILIES[family], path.read_text(encoding="utf-8"), release, allow_unverified)
+_resolved: dict[tuple[str, Path, int, bool | None], Verdict] = {}
 
 
 def resolve(family: Family, path: Path | None = None, allow_unverified: bool | None = None) -> Verdict:
-    """The verdict on the installed source of ``family``, once per process and file.
+    """The verdict on the installed source of ``family``, once per process and state of the file.
 
     Args:
         path: the file to judge; the installed one, if not given.
@@ -242,18 +254,11 @@ def resolve(family: Family, path: Path | None = None, allow_unverified: bool | N
         ResolutionError: see :func:`require`; also where transformers is not installed.
     """
     path = path or installed_source(family)
+    key = (family.name, path, path.stat().st_mtime_ns, allow_unverified)
     with _lock:
-        return _require_file(family.name, path, path.stat().st_mtime_ns, installed_release(), allow_unverified)
-
-
-def file_hash(source: str) -> str:
-    """What ``fingerprints.json`` knows a file by, so that a known file need not be parsed."""
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
-
-
-@functools.cache
-def _table() -> dict[str, dict[str, dict[str, dict[str, dict[str, object]]]]]:
-    return json.loads(FINGERPRINTS_FILE.read_text(encoding="utf-8"))
+        if key not in _resolved:
+            _resolved[key] = require(family, path.read_text(encoding="utf-8"), installed_release(), allow_unverified)
+        return _resolved[key]
 
 
 def _numbers(release: str) -> tuple[int, ...]:

@@ -49,3 +49,56 @@ SCORES_AND_PATTERN = [
     ),
     ("self.attn_dropout(attn_weights)", "self.attn_dropout(self.hook_pattern(attn_weights))"),
 ]
+
+# Scores and pattern, where a function of the module computes them. Only patched attention calls the patched function.
+SCORES = (
+    "nn.functional.softmax(attn_weights, dim=-1)",
+    "nn.functional.softmax(module.hook_attn_scores(attn_weights), dim=-1)",
+)
+PATTERN_BEFORE_ATTN_DROPOUT = (
+    "module.attn_dropout(attn_weights)",
+    "module.attn_dropout(module.hook_pattern(attn_weights))",
+)
+
+Z = (
+    "attn_output.reshape(*attn_output.shape[:-2], -1)",
+    "self.hook_z(attn_output).reshape(*attn_output.shape[:-2], -1)",
+)
+
+# Query, key and value, where the key and the value of self-attention are split into heads before the query is.
+SPLIT_QUERY_LAST = (
+    """
+    shape_q = (*query_states.shape[:-1], -1, self.head_dim)
+    query_states = query_states.view(shape_q).transpose(1, 2)
+    """,
+    """
+    shape_q = (*query_states.shape[:-1], -1, self.head_dim)
+    query_states = self.hook_q.heads_first(query_states.view(shape_q).transpose(1, 2))
+    key_states = self.hook_k.heads_first(key_states)
+    value_states = self.hook_v.heads_first(value_states)
+    """,
+)
+
+# The choice of the attention function, by index and by method.
+CHOOSE_BY_INDEX = (
+    "ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]",
+    "self.attention_scores.choose(ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation], eager_attention_forward)",
+)
+CHOOSE_BY_METHOD = (
+    "ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)",
+    "self.attention_scores.choose("
+    "ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward), "
+    "eager_attention_forward)",
+)
+
+MODEL = {
+    "GPT2Model.forward": [
+        (
+            "position_embeds = self.wpe(position_ids)",
+            """
+            inputs_embeds = self.hook_embed(inputs_embeds)
+            position_embeds = self.hook_pos_embed.for_batch(self.wpe(position_ids), inputs_embeds.shape[0])
+            """,
+        ),
+    ],
+}

@@ -20,6 +20,23 @@ SPLIT_HEADS = (
     """,
 )
 
+# The parent class is the eager one, and has a causal mask of its own.
+FALLBACK = """\
+if self.attention_scores.is_wanted():
+    self.attention_scores.warn()
+    return super().forward(
+        hidden_states=hidden_states,
+        layer_past=layer_past,
+        attention_mask=self.attention_scores.padding_mask(attention_mask, hidden_states.dtype),
+        head_mask=head_mask,
+        encoder_hidden_states=encoder_hidden_states,
+        encoder_attention_mask=encoder_attention_mask,
+        use_cache=use_cache,
+        output_attentions=output_attentions,
+    )
+
+"""
+
 EDITS = {
     "GPT2Attention._attn": shared.SCORES_AND_PATTERN,
     "GPT2Attention._upcast_and_reordered_attn": shared.SCORES_AND_PATTERN,
@@ -33,25 +50,7 @@ EDITS = {
         shared.PROJECT_OUT,
     ],
     "GPT2FlashAttention2.forward": [
-        (
-            "bsz, _, _ = hidden_states.size()",
-            """
-            if self.attention_scores.is_wanted():
-                self.attention_scores.warn()
-                return super().forward(
-                    hidden_states=hidden_states,
-                    layer_past=layer_past,
-                    attention_mask=self.attention_scores.padding_mask(attention_mask, hidden_states.dtype),
-                    head_mask=head_mask,
-                    encoder_hidden_states=encoder_hidden_states,
-                    encoder_attention_mask=encoder_attention_mask,
-                    use_cache=use_cache,
-                    output_attentions=output_attentions,
-                )
-
-            bsz, _, _ = hidden_states.size()
-            """,
-        ),
+        ("bsz, _, _ = hidden_states.size()", FALLBACK + "bsz, _, _ = hidden_states.size()"),
         shared.PROJECT_IN,
         SPLIT_HEADS,
         (
@@ -61,25 +60,7 @@ EDITS = {
         ("self.c_proj(attn_weights_reshaped)", "self.head_results.project(self.c_proj, attn_weights_reshaped)"),
     ],
     "GPT2SdpaAttention.forward": [
-        (
-            "bsz, q_len, _ = hidden_states.size()",
-            """
-            if self.attention_scores.is_wanted():
-                self.attention_scores.warn()
-                return super().forward(
-                    hidden_states=hidden_states,
-                    layer_past=layer_past,
-                    attention_mask=attention_mask,
-                    head_mask=head_mask,
-                    encoder_hidden_states=encoder_hidden_states,
-                    encoder_attention_mask=encoder_attention_mask,
-                    use_cache=use_cache,
-                    output_attentions=output_attentions,
-                )
-
-            bsz, q_len, _ = hidden_states.size()
-            """,
-        ),
+        ("bsz, q_len, _ = hidden_states.size()", FALLBACK + "bsz, q_len, _ = hidden_states.size()"),
         shared.PROJECT_IN,
         SPLIT_HEADS,
         (
@@ -90,10 +71,5 @@ EDITS = {
     ],
     **shared.MLP,
     **shared.BLOCK,
-    "GPT2Model.forward": [
-        (
-            "inputs_embeds + position_embeds",
-            "self.hook_embed(inputs_embeds) + self.hook_pos_embed.for_batch(position_embeds, inputs_embeds.shape[0])",
-        ),
-    ],
+    **shared.MODEL,
 }

@@ -1,0 +1,34 @@
+"""GPT-2 with one attention class and attention functions; eager attention masks the future by itself."""
+
+from mishformer_lens.patchers.gpt2 import shared, v4_44
+
+ATTENTION = v4_44.ATTENTION
+UNSUPPORTED = v4_44.UNSUPPORTED
+
+SPLIT_HEADS = (
+    """
+    query_states = query_states.view(shape_q).transpose(1, 2)
+    key_states = key_states.view(shape_kv).transpose(1, 2)
+    value_states = value_states.view(shape_kv).transpose(1, 2)
+    """,
+    """
+    query_states = self.hook_q.heads_first(query_states.view(shape_q).transpose(1, 2))
+    key_states = self.hook_k.heads_first(key_states.view(shape_kv).transpose(1, 2))
+    value_states = self.hook_v.heads_first(value_states.view(shape_kv).transpose(1, 2))
+    """,
+)
+
+CHOOSE = (
+    "ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]",
+    "self.attention_scores.choose("
+    "ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation], eager_attention_forward, masks_future=True)",
+)
+
+EDITS = {
+    "eager_attention_forward": [shared.SCORES, shared.PATTERN_BEFORE_ATTN_DROPOUT],
+    "GPT2Attention._upcast_and_reordered_attn": shared.SCORES_AND_PATTERN,
+    "GPT2Attention.forward": [shared.PROJECT_IN, SPLIT_HEADS, CHOOSE, shared.Z, shared.PROJECT_OUT],
+    **shared.MLP,
+    **shared.BLOCK,
+    **shared.MODEL,
+}

@@ -1,0 +1,17 @@
+"""GPT-2 as in 4.52, but with a cache for cross-attention, so that queries are split into heads last."""
+
+from mishformer_lens.patchers.gpt2 import shared, v4_52
+
+ATTENTION = v4_52.ATTENTION
+UNSUPPORTED = v4_52.UNSUPPORTED
+
+EDITS = {
+    **v4_52.EDITS,
+    "GPT2Attention.forward": [
+        shared.PROJECT_IN,
+        shared.SPLIT_QUERY_LAST,
+        shared.CHOOSE_BY_INDEX,
+        shared.Z,
+        shared.PROJECT_OUT,
+    ],
+}

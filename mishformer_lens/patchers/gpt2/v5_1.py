@@ -1,0 +1,17 @@
+"""GPT-2 as in 4.54, but the attention function is looked up by a method."""
+
+from mishformer_lens.patchers.gpt2 import shared, v4_54
+
+ATTENTION = v4_54.ATTENTION
+UNSUPPORTED = v4_54.UNSUPPORTED
+
+EDITS = {
+    **v4_54.EDITS,
+    "GPT2Attention.forward": [
+        shared.PROJECT_IN,
+        shared.SPLIT_QUERY_LAST,
+        shared.CHOOSE_BY_METHOD,
+        shared.Z,
+        shared.PROJECT_OUT,
+    ],
+}
