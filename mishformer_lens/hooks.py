@@ -38,9 +38,10 @@ class HookPoint(_TransformerLensHookPoint):
         return result
 
     def heads_first(self, activation: torch.Tensor, copy: bool = False) -> torch.Tensor:
-        """As calling it, for an activation ``[batch, head_index, pos, d_head]``; hooks see ``[batch, pos, head_index, d_head]``.
+        """As calling it, for an activation ``[batch, head_index, pos, d_head]``.
 
-        With ``copy``, hooks work on a copy, so that an edit in place does not reach a cache that holds ``activation``.
+        Hooks see ``[batch, pos, head_index, d_head]``. With ``copy``, they work on a copy, so that an edit in place
+        does not reach a cache that holds ``activation``.
         """
         if not (self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks):
             return activation
@@ -48,7 +49,7 @@ class HookPoint(_TransformerLensHookPoint):
         return self(seen).transpose(1, 2)
 
     def for_batch(self, activation: torch.Tensor, batch: int) -> torch.Tensor:
-        """As calling it, for an activation ``[1, pos, d_model]`` that hooks see once per batch entry: ``[batch, pos, d_model]``."""
+        """As calling it, for an activation ``[1, pos, d_model]`` that hooks see as ``[batch, pos, d_model]``."""
         if not self.is_active():
             return activation
         return self(activation.expand(batch, -1, -1).clone())

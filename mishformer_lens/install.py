@@ -55,8 +55,8 @@ def uninstall() -> None:
 
 def _instrumenting(original: Any, allow_unverified: bool | None) -> Any:
     @functools.wraps(original)
-    def __init__(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+    def init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         instrument(self, allow_unverified=allow_unverified)
 
-    return __init__
+    return init

@@ -7,6 +7,7 @@ import threading
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -160,8 +161,8 @@ def find_base_model(model: nn.Module) -> tuple[Family, nn.Module]:
             f"this {type(model).__name__} contains {len(found)} base models. Instrument each of them by itself."
         )
     raise UnsupportedModelError(
-        f"{type(model).__module__}.{type(model).__name__} is of no family that has hook points. Needed is a model, with "
-        f"any head, of: {known}."
+        f"{type(model).__module__}.{type(model).__name__} is of no family that has hook points. "
+        f"Needed is a model, with any head, of: {known}."
     )
 
 
@@ -258,13 +259,14 @@ def _add_hooks(
 
 def _patched_class(module: nn.Module, built: BuiltMembers) -> type:
     """The class to give to ``module``: its own class may stand between it and the class that was patched."""
-    cls = type(module)
+    cls: Any = type(module)
     for original in cls.__mro__:
         if original in built.classes:
             patched = built.classes[original]
             return patched if original is cls else _between(cls, patched)
+    expected = ", ".join(each.__name__ for each in built.classes)
     raise UnsupportedModelError(
-        f"{cls.__module__}.{cls.__name__} stands where {', '.join(each.__name__ for each in built.classes)} are expected. "
+        f"{cls.__module__}.{cls.__name__} stands where one of {expected} is expected. "
         "Instrument the model before parts of it are wrapped or replaced."
     )
 
@@ -282,7 +284,8 @@ def _swap_layer_norm(changes: LiveChanges, module: nn.Module, family: Family) ->
             f"{type(module).__name__} stands where {family.name} has a torch.nn.LayerNorm. "
             "Instrument the model before its layer norms are replaced."
         )
-    changes.set_class(module, _hooked_layer_norm(type(module)))
+    cls: Any = type(module)
+    changes.set_class(module, _hooked_layer_norm(cls))
 
 
 @functools.cache

@@ -65,16 +65,16 @@ def make_copyable(patched: type, original: type, attributes: frozenset[str]) -> 
         attributes: names of instance attributes that a pickle leaves out.
     """
 
-    def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
-        duplicate = type(self).__new__(type(self))
+    def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
+        duplicate = object.__new__(type(self))
         memo[id(self)] = duplicate
         duplicate.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return duplicate
 
-    def __reduce_ex__(self: Any, protocol: Any) -> Any:
+    def reduce_ex(self: Any, _protocol: Any) -> Any:
         state = {name: value for name, value in vars(self).items() if name not in attributes}
         # What pickle itself uses for plain instances, so that loading needs nothing of this library.
         return copyreg._reconstructor, (original, object, None), state  # type: ignore[attr-defined]
 
-    patched.__deepcopy__ = __deepcopy__  # type: ignore[attr-defined]
-    patched.__reduce_ex__ = __reduce_ex__  # type: ignore[method-assign, assignment]
+    patched.__deepcopy__ = deepcopy  # type: ignore[attr-defined]
+    patched.__reduce_ex__ = reduce_ex  # type: ignore[method-assign, assignment]

@@ -29,15 +29,15 @@ class HookedLayerNorm(nn.LayerNorm):
     hook_scale: HookPoint
     hook_normalized: HookPoint
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name for it
         output = super().forward(input)
         if self.hook_scale.is_active():
             output = self._with_scale(input, output)
         return self.hook_normalized(output)
 
-    def _with_scale(self, input: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    def _with_scale(self, activation: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         # TransformerLens, too, computes the scale in float32 at least.
-        x = input if input.dtype == torch.float64 else input.float()
+        x = activation if activation.dtype == torch.float64 else activation.float()
         variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
         scale = (variance + self.eps).sqrt()
         version = scale._version
@@ -65,23 +65,26 @@ class _ValueWithGradient(torch.autograd.Function):
     """The value of one tensor, bit by bit, with the gradient of another that equals it but for rounding."""
 
     @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
+    def forward(_ctx: Any, value: torch.Tensor, _path: torch.Tensor) -> torch.Tensor:
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor]:  # type: ignore[override]
+    def backward(_ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor]:
         return None, gradient
 
 
 class HeadResults:
-    """``hook_result`` ``[batch, pos, head_index, d_model]``: what each head adds to the residual stream, without the output bias."""
+    """``hook_result`` ``[batch, pos, head_index, d_model]``: what each head adds to the residual stream.
+
+    The output bias is not part of it.
+    """
 
     def __init__(self, hook_result: HookPoint, n_heads: int) -> None:
         self.hook_result = hook_result
         self.n_heads = n_heads
 
     def project(self, projection: nn.Module, z: torch.Tensor) -> torch.Tensor:
-        """``projection(z)`` for the heads' outputs ``[batch, pos, head_index * d_head]``, head by head while ``hook_result`` is on."""
+        """``projection(z)`` for ``z`` ``[batch, pos, head_index * d_head]``, by heads while ``hook_result`` is on."""
         if not self.hook_result.is_active():
             return projection(z)  # type: ignore[no-any-return]
         output: torch.Tensor = projection(z)
@@ -107,10 +110,10 @@ _pending = threading.local()
 
 
 class AttentionInputs:
-    """``hook_attn_in``, ``hook_q_input``, ``hook_k_input`` and ``hook_v_input``, each ``[batch, pos, head_index, d_model]``.
+    """``hook_attn_in``, ``hook_q_input``, ``hook_k_input`` and ``hook_v_input``.
 
-    They are copies of the residual stream before the layer norm, one per head. The block and its attention share one of
-    these: the block hands over the residual stream, the attention projects it.
+    They are copies of the residual stream before the layer norm, one per head: ``[batch, pos, head_index, d_model]``.
+    The block and its attention share one of these: the block hands over the residual stream, the attention projects it.
 
     Args:
         layout: how the fused projection orders its outputs, as an einops axis: ``"part head d_head"`` or
@@ -145,7 +148,10 @@ class AttentionInputs:
         return residual
 
     def project(self, projection: nn.Module, normalized: torch.Tensor) -> torch.Tensor:
-        """``projection(normalized)``, ``[batch, pos, 3 * head_index * d_head]``; while active, from what :meth:`normalize` kept."""
+        """``projection(normalized)``; while active, from what :meth:`normalize` kept.
+
+        Either way ``[batch, pos, 3 * head_index * d_head]``.
+        """
         if not self.is_active():
             return projection(normalized)  # type: ignore[no-any-return]
         inputs, _pending.inputs = _pending.inputs, None
@@ -197,7 +203,7 @@ class AttentionScores:
     def choose_by_type(
         self, functions: Mapping[str, Callable[..., Any]], attention_type: str, eager: Callable[..., Any]
     ) -> Callable[..., Any]:
-        """As :meth:`choose`, where attention functions are called without the attention, and all by keyword but three."""
+        """As :meth:`choose`, for attention functions that are called without the attention module."""
         if attention_type == "eager":
             return functools.partial(eager, attention_scores=self)
         if not self.is_wanted():
@@ -267,7 +273,7 @@ def _eager_without_module(
 
 
 def dense_mask(mask: Any, query: torch.Tensor, key: torch.Tensor, attention_type: str) -> torch.Tensor | None:
-    """The additive mask ``[batch or 1, 1, query_pos, key_pos]`` that eager attention needs for what a kernel was handed.
+    """The additive mask ``[batch or 1, 1, query_pos, key_pos]`` that eager attention needs for a kernel's mask.
 
     Args:
         mask: None for causal attention by the kernel's own means; a padding mask ``[batch, key_pos]``, 1 where there is
@@ -283,7 +289,7 @@ def dense_mask(mask: Any, query: torch.Tensor, key: torch.Tensor, attention_type
     elif mask is None or mask.dim() == 2:
         if mask is None and queries == 1:
             return None
-        # torch's scaled_dot_product_attention aligns a causal mask at the upper left, flash attention at the lower right.
+        # torch's kernel aligns a causal mask at the upper left, flash attention at the lower right.
         offset = 0 if attention_type == "sdpa" else keys - queries
         causal = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(offset)[None, None]
         mask = causal if mask is None else causal & mask[:, None, None, :keys].bool()

@@ -59,7 +59,8 @@ def build_members(
     for name in patched.members:
         new = find_member(after, name)
         old = find_member(before, name)
-        assert new is not None and old is not None  # the edits were applied to this member
+        assert new is not None  # the edits were applied to this member
+        assert old is not None
         if isinstance(new, ast.ClassDef) and isinstance(old, ast.ClassDef):
             methods[name] = [node.name for node in _changed_functions(old, new)]
         elif not isinstance(new, ast.ClassDef):

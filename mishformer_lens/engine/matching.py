@@ -53,7 +53,8 @@ def find_expressions(root: ast.AST, anchor: ast.expr) -> list[Span]:
 
 def span(first: ast.stmt | ast.expr, last: ast.stmt | ast.expr) -> Span:
     """From the start of ``first`` to the end of ``last``."""
-    assert last.end_lineno is not None and last.end_col_offset is not None  # always set by ast.parse
+    assert last.end_lineno is not None  # always set by ast.parse
+    assert last.end_col_offset is not None
     return first.lineno, first.col_offset, last.end_lineno, last.end_col_offset
 
 

@@ -55,7 +55,7 @@ def patch_source(source: str, edits: Edits) -> PatchedSource:
 
 
 def failing_edits(source: str, edits: Edits) -> Iterator[tuple[str, Edit, PatchError]]:
-    """Every edit that does not fit ``source``, with the reason; the edits that fit are applied before the next is tried.
+    """Every edit that does not fit ``source``, with the reason. Those that fit are applied before the next is tried.
 
     Yields:
         the member, the edit and what :func:`patch_source` would have raised for it.
@@ -116,7 +116,8 @@ def _text_of(source: str, tree: ast.Module, name: str) -> tuple[Span, str]:
     """The lines of a top-level member, decorators included."""
     node = _find(tree, name)
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    assert node.end_lineno is not None and node.end_col_offset is not None  # always set by ast.parse
+    assert node.end_lineno is not None  # always set by ast.parse
+    assert node.end_col_offset is not None
     where = (first, 0, node.end_lineno, node.end_col_offset)
     start, end = _offsets(source.encode(), where)
     return where, source.encode()[start:end].decode()

@@ -4,7 +4,6 @@ Every comparison of version numbers of transformers is in this module.
 """
 
 import dataclasses
-import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -95,7 +94,7 @@ def installed_source(family: Family) -> Path:
 
 
 def select_by_release(family: Family, release: str) -> Variant | None:
-    """The variant for a release by its number alone: the one verified for it, else the newest that does not begin later."""
+    """The variant for a release by its number: the one verified for it, else the newest that does not begin later."""
     name = variant_of_release(family.name, release)
     reached = _reached(family, release)
     return next((variant for variant in reached if variant.name == name), reached[0] if reached else None)

@@ -12,7 +12,7 @@ LAYER = {
     "GPTNeoXLayer.forward": [
         (
             "self.input_layernorm(hidden_states)",
-            # The name is bound anew inside the call: whatever reads the residual stream later sees what the hook returned.
+            # The name is bound anew inside the call: all later readers see what the hook returned.
             "self.attention_inputs.normalize("
             "self.input_layernorm, hidden_states := self.hook_resid_pre(hidden_states))",
         ),

@@ -1,4 +1,4 @@
-"""GPT-NeoX with one attention class per implementation, which share projection and rotary embedding; caches are tuples."""
+"""GPT-NeoX with one attention class per implementation, which share projection and rotary embedding."""
 
 from mishformer_lens.patchers.gpt_neox import shared
 
