@@ -32,6 +32,10 @@ class _Listing:
     fetched_at: float
     wheels: dict[str, dict[str, Any]]
 
+    def name_of(self, version: Version) -> str | None:
+        """The number of this release as the index writes it, if it has the release."""
+        return next((each for each in self.wheels if Version(each) == version), None)
+
     @property
     def is_fresh(self) -> bool:
         return 0 <= time.time() - self.fetched_at < FRESH_FOR
@@ -105,18 +109,32 @@ class Registry:
         self._cache.set_record("wheels", from_cache["key"], files)
         return _require(fetched[path], release, path)
 
+    def find(self, release: str) -> str:
+        """The number of a release as the index writes it: ``4.48`` is ``4.48.0``.
+
+        Raises:
+            ReleaseNotFoundError: there is no such release, or it was withdrawn.
+            RegistryError: the index cannot be reached, and no list of releases is in the cache.
+        """
+        return str(self._wheel(release)["release"])
+
     def _kept(self, files: dict[str, Any], path: str) -> str | None:
         digest = files.get(path)
         return self._cache.text(digest) if isinstance(digest, str) else None
 
     def _wheel(self, release: str) -> dict[str, Any]:
-        name = str(_version(release))
+        wanted = _version(release)
         listing = self._cached_listing
-        if listing is None or name not in listing.wheels:
+        if listing is None or listing.name_of(wanted) is None:
             listing = self._listing(newest=True)
-        if name not in listing.wheels:
-            near = [each for each in listing.wheels if each.startswith(name.rpartition(".")[0] + ".")]
-            hint = f"There are {', '.join(sorted(near, key=Version))}." if near else "See: mishformer-lens compat scan"
+        name = listing.name_of(wanted)
+        if name is None:
+            near = [each for each in listing.wheels if Version(each).release[:2] == wanted.release[:2]]
+            hint = (
+                f"There are {', '.join(sorted(near, key=Version))}."
+                if near
+                else "mishformer-lens compat scan lists all that there are."
+            )
             raise ReleaseNotFoundError(f"there is no wheel of transformers {release} in the package index. {hint}")
         wheel = listing.wheels[name]
         if wheel["yanked"] is not None:

@@ -1,0 +1,120 @@
+"""``doctor``: what is installed, what can be hooked, what is broken and how to mend it."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mishformer_lens
+from mishformer_lens.patchers import FAMILIES
+from mishformer_lens.patchers.resolver import installed_release
+from tests.cli.conftest import Command
+
+
+def test_says_what_is_installed_and_selected(command: Command) -> None:
+    report = command("doctor", "--json").json
+    assert report["packages"]["transformers"] == installed_release()
+    assert report["packages"]["mishformer-lens"] == mishformer_lens.__version__
+    assert [family["family"] for family in report["families"]] == list(FAMILIES)
+    for family in report["families"]:
+        variant = mishformer_lens.variants[family["family"]]
+        assert variant is not None
+        assert (family["variant"], family["status"]) == (variant.name, "verified")
+        assert installed_release() in family["reason"] or " to " in family["reason"]
+        assert family["attention"] == list(variant.attention)
+        assert family["unsupported"] == dict(variant.unsupported)
+
+
+def test_a_sound_environment_is_exit_code_0(command: Command) -> None:
+    finished = command("doctor")
+    assert (finished.code, "problem" in finished.out) == (0, False)
+    assert installed_release() in finished.out
+
+
+class Installed:
+    """What the metadata says is installed, changed for a test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.versions: dict[str, str | None] = {}
+        real = importlib.metadata.version
+
+        def version(package: str) -> str:
+            found = self.versions.get(package, "real")
+            if found is None:
+                raise importlib.metadata.PackageNotFoundError(package)
+            return real(package) if found == "real" else found
+
+        monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Installed:
+    return Installed(monkeypatch)
+
+
+@pytest.mark.parametrize("release", ["2.16.0", "2.17.0", "2.18.0"])
+def test_releases_of_transformer_lens_that_cannot_be_imported(
+    command: Command, installed: Installed, release: str
+) -> None:
+    installed.versions["transformer-lens"] = release
+    finished = command("doctor", "--json")
+    assert finished.code == 1
+    problem = finished.json["problems"][0]
+    assert problem["found"].startswith(f"transformer-lens {release}: ")
+    assert problem["command"].startswith("pip install ")
+    table = command("doctor").out
+    assert "mend it with: pip install" in table
+
+
+def test_a_requirement_that_is_not_met(command: Command, installed: Installed) -> None:
+    installed.versions["torch"] = "1.0"
+    finished = command("doctor", "--json")
+    assert finished.code == 1
+    assert any("needs torch" in problem["found"] and "1.0" in problem["found"] for problem in finished.json["problems"])
+
+
+def test_no_transformers(command: Command, installed: Installed) -> None:
+    installed.versions["transformers"] = None
+    finished = command("doctor", "--json")
+    assert finished.code == 1
+    assert {family["status"] for family in finished.json["families"]} == {"unusable"}
+    assert "not installed" in finished.json["families"][0]["reason"]
+
+
+def test_a_changed_source_is_told_from_a_verified_one(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sources: dict[str, str]
+) -> None:
+    def changed(edit: tuple[str, str]) -> None:
+        for path, text in sources.items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(text.replace(*edit))
+        monkeypatch.setattr(
+            "mishformer_lens.compat.doctor.installed_source", lambda family: tmp_path / family.source_path
+        )
+
+    changed(("self.dropout(", "(lambda x: x)("))
+    finished = command("doctor", "--json")
+    assert finished.code == 3
+    gpt2 = finished.json["families"][0]
+    assert gpt2["status"] == "applies"
+    assert "GPT2MLP" in gpt2["reason"]
+    changed(("self.act(", "self.activation("))
+    finished = command("doctor", "--json")
+    assert (finished.code, finished.json["families"][0]["status"]) == (1, "fails")
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["compat", "scan", "--source", "installed"], ["--help"]])
+def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
+    heavy = ["torch", "transformers", "transformer_lens", "numpy", "requests", "pypi_simple", "pydantic"]
+    code = (
+        "import sys, json\n"
+        "from mishformer_lens.cli import main\n"
+        f"sys.argv = ['mishformer-lens', *{arguments!r}]\n"
+        "try:\n    main()\n"
+        f"except SystemExit:\n    print(json.dumps([name for name in {heavy!r} if name in sys.modules]))\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(finished.stdout.splitlines()[-1]) == []
