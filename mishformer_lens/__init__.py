@@ -14,6 +14,7 @@ from mishformer_lens.patchers import FAMILIES, Variant
 from mishformer_lens.patchers.resolver import installed_release, select_by_release
 
 if TYPE_CHECKING:
+    from mishformer_lens.hooked_transformer import HookedTransformer
     from mishformer_lens.hooks import HookPoint
     from mishformer_lens.install import install, uninstall
     from mishformer_lens.instrument import Instrumentation, instrument
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "HookPoint": "mishformer_lens.hooks",
+    "HookedTransformer": "mishformer_lens.hooked_transformer",
     "Instrumentation": "mishformer_lens.instrument",
     "install": "mishformer_lens.install",
     "instrument": "mishformer_lens.instrument",
@@ -30,6 +32,7 @@ _LAZY = {
 
 __all__ = [
     "HookPoint",
+    "HookedTransformer",
     "Instrumentation",
     "MishformerLensError",
     "Variant",

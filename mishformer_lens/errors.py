@@ -127,3 +127,15 @@ class StaleTableError(MishformerLensError):
 
 class MissingDependencyError(MishformerLensError):
     """Something optional is asked for, and the package that it needs is not installed."""
+
+
+class ForwardArgumentsError(MishformerLensError):
+    """The arguments of a forward pass do not go together, or make no sense for the model."""
+
+
+class KeyValueCacheError(MishformerLensError):
+    """What was given as a key-value cache is none."""
+
+
+class ProcessingError(MishformerLensError):
+    """The weights cannot be processed, or brought back, in this way."""

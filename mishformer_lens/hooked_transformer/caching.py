@@ -1,0 +1,220 @@
+"""Hooks by name, and caches of activations."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from mishformer_lens.errors import UnknownHookError
+from mishformer_lens.hooked_transformer.base import HookedTransformerBase
+from mishformer_lens.hooked_transformer.transformer_lens_compat import ActivationCache, utils
+from mishformer_lens.hooks import HookPoint
+from mishformer_lens.suggestions import did_you_mean
+
+NamesFilter = Callable[[str], bool] | Sequence[str] | str | None
+
+# The position axis of a batched activation is the second, but for these.
+_QUERY_POSITION_THIRD = ("attn.hook_attn_scores", "attn.hook_pattern")
+
+
+class Named(dict[str, Any]):
+    """Modules by TransformerLens name; an unknown name is an :class:`UnknownHookError` with a suggestion."""
+
+    def __missing__(self, name: str) -> Any:
+        raise UnknownHookError(
+            f"this model has no hook point {name!r}. {did_you_mean(name, self)}All names are in model.hook_dict."
+        )
+
+
+class Caching(HookedTransformerBase):
+    """What differs from TransformerLens's ``HookedRootModule``: hook points that are no registered modules, and flags.
+
+    A hook point that TransformerLens keeps behind a ``use_*`` flag works without it when it is asked for by name, or by
+    a filter that picks nothing else. Where a filter picks others too, or there is none, the flag decides, so that a
+    cache of everything holds what TransformerLens's would.
+    """
+
+    _flags: dict[str, str]
+
+    def setup(self) -> None:
+        """Make ``hook_dict`` and ``mod_dict``, by TransformerLens's names."""
+        points = self.instrumentation.hook_points
+        self._flags = {spec.name: spec.flag for spec in self.instrumentation.family.block_hooks if spec.flag}
+        self.hook_dict = Named(points)
+        parts: dict[str, Any] = {"embed": self.embed, "ln_final": self.ln_final, "unembed": self.unembed}
+        if self.cfg.positional_embedding_type == "standard":
+            parts["pos_embed"] = self.pos_embed
+        parts["blocks"] = self.blocks
+        for block in self.blocks:
+            parts |= {each.name: each for each in (block, block.ln1, block.attn, block.ln2, block.mlp)}
+        self.mod_dict = Named({**parts, **points})
+        for name, point in points.items():
+            if "." not in name:
+                vars(self)[name] = point
+
+    def check_hooks_to_add(
+        self,
+        hook_point: HookPoint,
+        hook_point_name: str,
+        hook: Callable[..., Any],
+        dir: str = "fwd",
+        is_permanent: bool = False,
+        prepend: bool = False,
+    ) -> None:
+        """Nothing to check: every hook point computes what its hook needs. Override it to add checks of your own.
+
+        TransformerLens refuses here a hook whose ``use_*`` flag is off.
+        """
+
+    def _selected(self, names: NamesFilter) -> list[str]:
+        if isinstance(names, str):
+            names = [names]
+        if isinstance(names, Sequence):
+            for name in names:
+                self.hook_dict[name]
+            wanted = frozenset(names)
+            return [name for name in self.hook_dict if name in wanted]
+        if not (names is None or callable(names)):
+            raise UnknownHookError(
+                f"names_filter is a {type(names).__name__}; it must be a hook name, a list of them, a function or None."
+            )
+        chosen = [name for name in self.hook_dict if names is None or names(name)]
+        unflagged = [name for name in chosen if self._fires_by_default(name)]
+        return unflagged or chosen
+
+    def _fires_by_default(self, name: str) -> bool:
+        flag = self._flags.get(name.split(".", 2)[-1])
+        return flag is None or bool(getattr(self.cfg, flag))
+
+    def _enable_hooks_for_points(
+        self,
+        hook_points: Any,
+        enabled: Callable[[str], bool],
+        hook: Callable[..., Any],
+        dir: str,
+    ) -> None:
+        for name in self._selected(enabled):
+            self.hook_dict[name].add_hook(hook, dir=dir, level=self.context_level)
+
+    def add_hook(
+        self,
+        name: str | Callable[[str], bool],
+        hook: Callable[..., Any],
+        dir: str = "fwd",
+        is_permanent: bool = False,
+        level: int | None = None,
+        prepend: bool = False,
+    ) -> None:
+        """Add ``hook(activation, hook=hook_point)`` to a hook point, or to all whose names a function accepts.
+
+        Raises:
+            UnknownHookError: there is no such hook point.
+        """
+        for each in self._selected([name] if isinstance(name, str) else name):
+            self.check_and_add_hook(
+                self.hook_dict[each], each, hook, dir=dir, is_permanent=is_permanent, level=level, prepend=prepend
+            )
+
+    def get_caching_hooks(
+        self,
+        names_filter: NamesFilter = None,
+        incl_bwd: bool = False,
+        device: torch.device | str | None = None,
+        remove_batch_dim: bool = False,
+        cache: dict[str, torch.Tensor] | None = None,
+        pos_slice: Any = None,
+    ) -> tuple[dict[str, torch.Tensor], list[tuple[str, Any]], list[tuple[str, Any]]]:
+        """A cache that is empty yet, and the forward and backward hooks that would fill it.
+
+        Raises:
+            UnknownHookError: ``names_filter`` names a hook point that there is not.
+        """
+        cache = {} if cache is None else cache
+        self.is_caching = True
+        store = functools.partial(
+            _store,
+            cache=cache,
+            device=device,
+            remove_batch_dim=remove_batch_dim,
+            pos_slice=utils.Slice.unwrap(pos_slice),
+        )
+        names = self._selected(names_filter)
+        forward = [(name, functools.partial(store, suffix="")) for name in names]
+        backward = [(name, functools.partial(store, suffix="_grad")) for name in names] if incl_bwd else []
+        return cache, forward, backward
+
+    def add_caching_hooks(
+        self,
+        names_filter: NamesFilter = None,
+        incl_bwd: bool = False,
+        device: torch.device | str | None = None,
+        remove_batch_dim: bool = False,
+        cache: dict[str, torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Add hooks that fill the returned cache whenever the model runs, until ``reset_hooks()``."""
+        cache, forward, backward = self.get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, cache)
+        for name, hook in forward:
+            self.hook_dict[name].add_hook(hook, "fwd")
+        for name, hook in backward:
+            self.hook_dict[name].add_hook(hook, "bwd")
+        return cache
+
+    def run_with_cache(
+        self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        """Run the model and return its output with a cache of its activations.
+
+        Args:
+            return_cache_object: a TransformerLens ``ActivationCache``; otherwise a plain dictionary.
+            remove_batch_dim: leave out the batch axis, which must be 1.
+            names_filter: what to cache: a hook name, a list of them, a function of the name, or None for all that
+                TransformerLens would cache under the current flags.
+            device: where to keep the activations; by default where they are.
+            incl_bwd: also run ``backward()`` on the output and cache gradients, under the names with ``_grad``.
+            pos_slice: the positions to keep, anything that TransformerLens's ``Slice`` takes.
+            reset_hooks_end, clear_contexts: as in ``run_with_hooks``.
+
+        Raises:
+            UnknownHookError: ``names_filter`` names a hook point that there is not.
+        """
+        output, cache = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
+        if return_cache_object:
+            cache = ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+        return output, cache
+
+    def set_use_attn_result(self, use_attn_result: bool) -> None:
+        """Whether a cache of everything holds ``hook_result``."""
+        self.cfg.use_attn_result = use_attn_result
+
+    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
+        """Whether a cache of everything holds ``hook_q_input``, ``hook_k_input`` and ``hook_v_input``."""
+        self.cfg.use_split_qkv_input = use_split_qkv_input
+
+    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
+        """Whether a cache of everything holds ``hook_mlp_in``."""
+        self.cfg.use_hook_mlp_in = use_hook_mlp_in
+
+    def set_use_attn_in(self, use_attn_in: bool) -> None:
+        """Whether a cache of everything holds ``hook_attn_in``."""
+        self.cfg.use_attn_in = use_attn_in
+
+    def set_ungroup_grouped_query_attention(self, ungroup_grouped_query_attention: bool) -> None:
+        """Set the field of ``cfg``. GPT-2 and GPT-NeoX have no grouped heads, so nothing follows from it."""
+        self.cfg.ungroup_grouped_query_attention = ungroup_grouped_query_attention
+
+
+def _store(
+    activation: torch.Tensor,
+    hook: nn.Module,
+    cache: dict[str, torch.Tensor],
+    device: torch.device | str | None,
+    remove_batch_dim: bool,
+    pos_slice: Any,
+    suffix: str,
+) -> None:
+    name = str(hook.name)
+    kept = activation.detach().to(device)
+    kept = pos_slice.apply(kept, dim=2 if name.endswith(_QUERY_POSITION_THIRD) else 1)
+    cache[name + suffix] = kept[0] if remove_batch_dim else kept

@@ -1,0 +1,161 @@
+"""The configuration under TransformerLens's field names, the same on every release of TransformerLens."""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclasses.dataclass
+class HookedTransformerConfig:
+    """What TransformerLens 2.x calls ``HookedTransformerConfig``, read off a HuggingFace model.
+
+    Every field of TransformerLens 2.15.4 is here. Those that say nothing of GPT-2 or GPT-NeoX keep TransformerLens's
+    default. The model is HuggingFace's: changing a field here changes no computation, except for the ``use_*`` flags,
+    ``default_prepend_bos`` and ``device``, which the drop-in itself reads.
+
+    Attributes:
+        d_head: size of a head, in numbers; ``d_model``, ``d_mlp``, ``d_vocab`` alike.
+        n_ctx: the longest sequence, in tokens.
+        use_attn_result, use_split_qkv_input, use_hook_mlp_in, use_attn_in: whether a cache of everything includes the
+            hook points that TransformerLens keeps behind this flag. Asked for by name they are computed in any case.
+        normalization_type: ``LN``, or ``LNPre`` once gain and bias are folded into the weights that follow.
+        dtype: of the weights.
+        device: where the token embedding is.
+    """
+
+    n_layers: int
+    d_model: int
+    n_ctx: int
+    d_head: int
+    model_name: str = "custom"
+    n_heads: int = -1
+    d_mlp: int | None = None
+    act_fn: str | None = None
+    d_vocab: int = -1
+    eps: float = 1e-5
+    use_attn_result: bool = False
+    use_attn_scale: bool = True
+    attn_scale: float = -1.0
+    use_split_qkv_input: bool = False
+    use_hook_mlp_in: bool = False
+    use_attn_in: bool = False
+    use_local_attn: bool = False
+    ungroup_grouped_query_attention: bool = False
+    original_architecture: str | None = None
+    from_checkpoint: bool = False
+    checkpoint_index: int | None = None
+    checkpoint_label_type: str | None = None
+    checkpoint_value: int | None = None
+    tokenizer_name: str | None = None
+    window_size: int | None = None
+    attn_types: list[str] | None = None
+    init_mode: str = "gpt2"
+    normalization_type: str | None = "LN"
+    device: torch.device | str | None = None
+    n_devices: int = 1
+    attention_dir: str = "causal"
+    attn_only: bool = False
+    seed: int | None = None
+    initializer_range: float = -1.0
+    init_weights: bool = False
+    scale_attn_by_inverse_layer_idx: bool = False
+    positional_embedding_type: str = "standard"
+    final_rms: bool = False
+    d_vocab_out: int = -1
+    parallel_attn_mlp: bool = False
+    rotary_dim: int | None = None
+    n_params: int | None = None
+    use_hook_tokens: bool = False
+    gated_mlp: bool = False
+    default_prepend_bos: bool = True
+    dtype: torch.dtype = torch.float32
+    tokenizer_prepends_bos: bool | None = None
+    n_key_value_heads: int | None = None
+    post_embedding_ln: bool = False
+    rotary_base: int = 10000
+    trust_remote_code: bool = False
+    rotary_adjacent_pairs: bool = False
+    load_in_4bit: bool = False
+    num_experts: int | None = None
+    experts_per_token: int | None = None
+    relative_attention_max_distance: int | None = None
+    relative_attention_num_buckets: int | None = None
+    decoder_start_token_id: int | None = None
+    tie_word_embeddings: bool = False
+    use_normalization_before_and_after: bool = False
+    attn_scores_soft_cap: float = -1.0
+    output_logits_soft_cap: float = -1.0
+    use_NTK_by_parts_rope: bool = False  # noqa: N815 - TransformerLens's name
+    NTK_by_parts_low_freq_factor: float = 1.0
+    NTK_by_parts_high_freq_factor: float = 4.0
+    NTK_by_parts_factor: float = 8.0
+    NTK_original_ctx_len: int = 8192
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, by name."""
+        return vars(self)
+
+    def is_layer_norm_activation(self) -> bool:
+        """Whether the MLP has a layer norm after its activation, as TransformerLens's own SoLU models do. Never here."""
+        return False
+
+
+def config_of(hf_model: nn.Module, family: str, d_mlp: int) -> HookedTransformerConfig:
+    """Read the configuration off a HuggingFace model of ``family``."""
+    config = hf_model.config
+    values: dict[str, Any] = config.to_dict()  # type: ignore[union-attr, operator]
+    d_model, n_heads, n_layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers  # type: ignore[union-attr]
+    d_head = d_model // n_heads
+    embedding = hf_model.get_input_embeddings().weight  # type: ignore[operator]
+    output = hf_model.get_output_embeddings()  # type: ignore[operator]
+    d_vocab_out = values["vocab_size"] if output is None else output.weight.shape[0]
+    return HookedTransformerConfig(
+        n_layers=n_layers,
+        d_model=d_model,
+        n_ctx=config.max_position_embeddings,  # type: ignore[union-attr, arg-type]
+        d_head=d_head,
+        n_heads=n_heads,
+        d_mlp=d_mlp,
+        model_name=str(values.get("_name_or_path") or "custom").rpartition("/")[2],
+        d_vocab=values["vocab_size"],
+        d_vocab_out=d_vocab_out,
+        attn_scale=math.sqrt(d_head),
+        n_params=n_layers * (4 * d_model * d_head * n_heads + 2 * d_model * d_mlp),
+        original_architecture=type(hf_model).__name__,
+        tokenizer_name=values.get("_name_or_path") or None,
+        initializer_range=values["initializer_range"],
+        device=embedding.device,
+        dtype=embedding.dtype,
+        tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
+        **_FAMILY_FIELDS[family](values, d_head),
+    )
+
+
+def _gpt2_fields(values: dict[str, Any], d_head: int) -> dict[str, Any]:
+    return {
+        "eps": values["layer_norm_epsilon"],
+        "act_fn": values["activation_function"],
+        "use_attn_scale": values["scale_attn_weights"],
+        "scale_attn_by_inverse_layer_idx": values["scale_attn_by_inverse_layer_idx"],
+    }
+
+
+def _gpt_neox_fields(values: dict[str, Any], d_head: int) -> dict[str, Any]:
+    # Newer configurations gather the rotary settings in one field.
+    rope = values.get("rope_parameters") or {}
+    percentage = rope["partial_rotary_factor"] if "partial_rotary_factor" in rope else values["rotary_pct"]
+    base = rope["rope_theta"] if "rope_theta" in rope else values["rotary_emb_base"]
+    return {
+        "eps": values["layer_norm_eps"],
+        "act_fn": values["hidden_act"],
+        "parallel_attn_mlp": values["use_parallel_residual"],
+        "positional_embedding_type": "rotary",
+        "rotary_dim": round(percentage * d_head),
+        "rotary_base": int(base),
+    }
+
+
+_FAMILY_FIELDS = {"gpt2": _gpt2_fields, "gpt_neox": _gpt_neox_fields}

@@ -1,0 +1,98 @@
+"""TransformerLens's weight processing, on state dictionaries in its format. Each function returns a new dictionary.
+
+None of it changes what the model predicts: log-probabilities stay what they were within the rounding of the dtype.
+"""
+
+import torch
+
+from mishformer_lens.errors import ProcessingError
+from mishformer_lens.hooked_transformer.transformer_lens_compat import FactoredMatrix
+
+StateDict = dict[str, torch.Tensor]
+
+
+def _layers(state_dict: StateDict) -> range:
+    return range(1 + max(int(name.split(".")[1]) for name in state_dict if name.startswith("blocks.")))
+
+
+def fold_layer_norm(state_dict: StateDict, fold_biases: bool = True, center_weights: bool = True) -> StateDict:
+    """Move each layer norm's gain and bias into the weights that read from it; their entries disappear.
+
+    Args:
+        fold_biases: the biases too; otherwise their entries stay.
+        center_weights: also take the mean over ``d_model`` off these weights, which read normalised vectors of mean 0.
+    """
+    folded = dict(state_dict)
+    for layer in _layers(state_dict):
+        block = f"blocks.{layer}"
+        attention = [(f"{block}.attn.W_{part}", f"{block}.attn.b_{part}") for part in "QKV"]
+        _fold(folded, f"{block}.ln1", attention, fold_biases, center_weights)
+        _fold(folded, f"{block}.ln2", [(f"{block}.mlp.W_in", f"{block}.mlp.b_in")], fold_biases, center_weights)
+    _fold(folded, "ln_final", [("unembed.W_U", "unembed.b_U")], fold_biases, center_weights)
+    return folded
+
+
+def _fold(
+    state_dict: StateDict, norm: str, readers: list[tuple[str, str]], fold_biases: bool, center_weights: bool
+) -> None:
+    gain = state_dict.pop(f"{norm}.w")
+    bias = state_dict.pop(f"{norm}.b") if fold_biases else None
+    for weight, reader_bias in readers:
+        matrix = state_dict[weight]  # [..., d_model, d_out]
+        if bias is not None:
+            state_dict[reader_bias] = state_dict[reader_bias] + bias @ matrix
+        matrix = matrix * gain[:, None]
+        state_dict[weight] = matrix - matrix.mean(-2, keepdim=True) if center_weights else matrix
+
+
+def center_writing_weights(state_dict: StateDict) -> StateDict:
+    """Take the mean over ``d_model`` off all that writes to the residual stream; every layer norm takes it off anyway."""
+    writers = ("embed.W_E", "pos_embed.W_pos", ".attn.W_O", ".attn.b_O", ".mlp.W_out", ".mlp.b_out")
+    return {
+        name: value - value.mean(-1, keepdim=True) if name.endswith(writers) else value
+        for name, value in state_dict.items()
+    }
+
+
+def center_unembed(state_dict: StateDict) -> StateDict:
+    """Take the mean over the vocabulary off ``W_U`` and ``b_U``: logits shift, log-probabilities stay."""
+    centred = {name: state_dict[name] - state_dict[name].mean(-1, keepdim=True) for name in ("unembed.W_U", "unembed.b_U")}
+    return state_dict | centred
+
+
+def fold_value_biases(state_dict: StateDict) -> StateDict:
+    """Move ``b_V`` into ``b_O``: attention patterns add up to 1, so that it adds the same to every position."""
+    folded = dict(state_dict)
+    for layer in _layers(state_dict):
+        attn = f"blocks.{layer}.attn"
+        value_bias = state_dict[f"{attn}.b_V"]
+        added = torch.einsum("hd,hdm->m", value_bias, state_dict[f"{attn}.W_O"])
+        folded[f"{attn}.b_O"] = state_dict[f"{attn}.b_O"] + added
+        folded[f"{attn}.b_V"] = torch.zeros_like(value_bias)
+    return folded
+
+
+def refactor_factored_attn_matrices(state_dict: StateDict) -> StateDict:
+    """Factor ``W_Q W_K^T`` into matrices of equal norms, and ``W_V W_O`` so that ``W_O`` is a rotation.
+
+    Raises:
+        ProcessingError: the model has rotary embeddings, which stand between query and key.
+    """
+    if "pos_embed.W_pos" not in state_dict:
+        raise ProcessingError(
+            "refactor_factored_attn_matrices needs the product of W_Q and W_K, and with rotary embeddings that depends on "
+            "the positions. Leave it out for GPT-NeoX."
+        )
+    refactored = fold_value_biases(state_dict)
+    for layer in _layers(state_dict):
+        attn = f"blocks.{layer}.attn"
+        # The bias is one more row, for an input that is always 1.
+        query, key = (
+            torch.cat([state_dict[f"{attn}.W_{part}"], state_dict[f"{attn}.b_{part}"][:, None]], dim=1) for part in "QK"
+        )
+        even = FactoredMatrix(query, key.transpose(-1, -2)).make_even()
+        for part, matrix in (("Q", even.A), ("K", even.B.transpose(-1, -2))):
+            refactored[f"{attn}.W_{part}"], refactored[f"{attn}.b_{part}"] = matrix[:, :-1], matrix[:, -1]
+        u, s, vh = FactoredMatrix(state_dict[f"{attn}.W_V"], state_dict[f"{attn}.W_O"]).svd()
+        refactored[f"{attn}.W_V"], refactored[f"{attn}.W_O"] = u @ s.diag_embed(), vh.transpose(-1, -2)
+    return refactored

@@ -1,0 +1,81 @@
+"""Keys and values of earlier tokens: TransformerLens's caches and HuggingFace's, for whatever the installed release takes."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from mishformer_lens.errors import KeyValueCacheError
+from mishformer_lens.hooked_transformer.transformer_lens_compat import KeyValueCache
+
+
+class PastKeyValues:
+    """One cache that the caller gave, of either kind, during one forward pass.
+
+    TransformerLens's holds ``[batch, pos, head_index, d_head]``, HuggingFace's ``[batch, head_index, pos, d_head]``.
+    What it holds are the keys as HuggingFace keeps them; GPT-NeoX's are rotated already, unlike in TransformerLens.
+    """
+
+    def __init__(self, given: Any) -> None:
+        if not isinstance(given, KeyValueCache | DynamicCache):
+            raise KeyValueCacheError(
+                f"past_kv_cache is a {type(given).__name__}. Needed is TransformerLens's "
+                f"{KeyValueCache.__name__}.init_cache(model.cfg, model.cfg.device, batch_size), or transformers' DynamicCache()."
+            )
+        self.given = given
+        self.is_transformer_lens = isinstance(given, KeyValueCache)
+
+    @property
+    def length(self) -> int:
+        """How many positions it holds."""
+        if self.is_transformer_lens:
+            return int(self.given.entries[0].past_keys.shape[1])
+        return int(self.given.get_seq_length())
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing is to be added. HuggingFace's caches cannot be frozen."""
+        return self.is_transformer_lens and bool(self.given.frozen)
+
+    def extend_mask(self, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """The attention mask ``[batch, past + pos]``, for that of the new tokens ``[batch, pos]``.
+
+        HuggingFace's caches keep no mask: one for the new tokens alone gets ones before it.
+        """
+        if mask is None:
+            return None
+        if self.is_transformer_lens:
+            return torch.cat([self.given.previous_attention_mask.to(mask.device), mask], dim=-1)
+        return torch.cat([torch.ones_like(mask[:, :1]).expand(-1, self.length), mask], dim=-1)
+
+    def for_hugging_face(self) -> DynamicCache | None:
+        """The cache to run HuggingFace's model with; None while there is nothing in it."""
+        # An empty one is not handed over: the oldest releases ask a cache's first layer for its length.
+        if not self.length or not self.is_transformer_lens:
+            return self.given if self.length else None
+        filled = DynamicCache()
+        for layer, entry in enumerate(self.given.entries):
+            filled.update(entry.past_keys.transpose(1, 2), entry.past_values.transpose(1, 2), layer)
+        return filled
+
+    def take(self, returned: Any, mask: torch.Tensor | None) -> None:
+        """Keep what HuggingFace's model returned, and the new tokens' mask, unless TransformerLens's cache is frozen."""
+        if returned is self.given or self.frozen:
+            return
+        past = self.length
+        if self.is_transformer_lens:
+            self.given.append_attention_mask(mask)
+        for layer, (keys, values) in enumerate(_layers(returned)):
+            if self.is_transformer_lens:
+                self.given.entries[layer].append(
+                    keys[:, :, past:].transpose(1, 2).detach(), values[:, :, past:].transpose(1, 2).detach()
+                )
+            else:
+                self.given.update(keys[:, :, past:], values[:, :, past:], layer)
+
+
+def _layers(returned: Iterable[Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    # Tuples of tensors and caches alike give key and value first, for each layer.
+    for layer in returned:
+        yield layer[0], layer[1]

@@ -1,0 +1,264 @@
+"""The forward pass: HuggingFace's own, under TransformerLens's arguments."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from mishformer_lens.errors import ForwardArgumentsError
+from mishformer_lens.hooked_transformer.components import positions_of
+from mishformer_lens.hooked_transformer.key_values import PastKeyValues
+from mishformer_lens.hooked_transformer.partial import Stopped, start_at, stop_before
+from mishformer_lens.hooked_transformer.tokens import USE_DEFAULT_VALUE, PaddingSide, Tokens, is_text
+from mishformer_lens.hooked_transformer.transformer_lens_compat import utils
+
+ReturnType = Literal["logits", "loss", "both"] | None
+
+
+class Output(NamedTuple):
+    """Logits ``[batch, pos, d_vocab]`` and loss, what ``return_type="both"`` gives."""
+
+    logits: torch.Tensor
+    loss: torch.Tensor
+
+
+class _Inputs(NamedTuple):
+    """What HuggingFace's model is called with."""
+
+    tokens: torch.Tensor | None  # [batch, pos]
+    embeddings: torch.Tensor | None  # [batch, pos, d_model]
+    own_mask: torch.Tensor | None  # [batch, pos], of these tokens
+    mask: torch.Tensor | None  # [batch, past + pos]
+
+    @property
+    def device(self) -> torch.device:
+        given = self.embeddings if self.tokens is None else self.tokens
+        assert given is not None
+        return given.device
+
+
+class Running(Tokens):
+    """``forward`` and what belongs to it."""
+
+    def forward(
+        self,
+        input: str | list[str] | torch.Tensor,
+        return_type: ReturnType = "logits",
+        loss_per_token: bool = False,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        start_at_layer: int | None = None,
+        tokens: torch.Tensor | None = None,
+        shortformer_pos_embed: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        stop_at_layer: int | None = None,
+        past_kv_cache: Any | None = None,
+    ) -> Any:
+        """Run HuggingFace's model.
+
+        Args:
+            input: a string, strings, tokens ``[batch, pos]`` or ``[pos]``, token embeddings ``[batch, pos, d_model]``,
+                or with ``start_at_layer`` the residual stream before that layer.
+            return_type: ``logits`` ``[batch, pos, d_vocab]``; ``loss``, the mean cross-entropy of the next token in
+                nats; ``both``; or None, to run for the hooks' sake.
+            loss_per_token: the loss of each prediction, ``[batch, pos - 1]``.
+            prepend_bos, padding_side: override the defaults for text.
+            start_at_layer: begin with this layer; negative numbers count from the end. The embedding and the layers
+                before it do not run and their hooks do not fire.
+            tokens: ``[batch, pos]``, for the loss where ``input`` has none.
+            shortformer_pos_embed: must be None; neither family has it.
+            attention_mask: 1 for tokens, 0 for padding, ``[batch, pos]``. By default what is not padding under left
+                padding or with a cache, and none otherwise, as in TransformerLens.
+            stop_at_layer: return the residual stream before this layer, ``[batch, pos, d_model]``; it and what comes
+                after do not run.
+            past_kv_cache: TransformerLens's key-value cache, or transformers' ``DynamicCache``; new keys and values
+                are added to it.
+
+        Raises:
+            TokenizerError: text without a tokenizer, or tokens out of range.
+            ForwardArgumentsError: arguments that do not go together.
+        """
+        if shortformer_pos_embed is not None:
+            raise ForwardArgumentsError("shortformer_pos_embed is given, but GPT-2 and GPT-NeoX have no such embedding.")
+        if return_type not in ("logits", "loss", "both", None):
+            raise ForwardArgumentsError(
+                f"return_type is {return_type!r}; it must be 'logits', 'loss', 'both' or None."
+            )
+        layers = range(self.cfg.n_layers)[start_at_layer:stop_at_layer]
+        if start_at_layer is not None and stop_at_layer is not None and not layers:
+            return input
+        past = None if past_kv_cache is None else PastKeyValues(past_kv_cache)
+        if past is not None and not past.frozen and (layers.start > 0 or stop_at_layer is not None):
+            raise ForwardArgumentsError(
+                "start_at_layer or stop_at_layer with past_kv_cache: HuggingFace's models fill the cache of all layers "
+                "together. Freeze the cache, past_kv_cache.freeze(), to use what it holds, or leave one of the two out."
+            )
+        with self._defaults(prepend_bos, padding_side):
+            inputs = self._inputs(input, prepend_bos, attention_mask, past, start_at_layer is not None)
+        with contextlib.ExitStack() as context:
+            if stop_at_layer is not None:
+                context.enter_context(stop_before(self._module_at(stop_at_layer)))
+            if start_at_layer is not None:
+                context.enter_context(start_at(self.instrumentation, layers, inputs.embeddings))
+            try:
+                logits = self._run(inputs, past)
+            except Stopped as stopped:
+                return stopped.residual
+        return self._result(logits, inputs, tokens, return_type, loss_per_token)
+
+    def _inputs(
+        self,
+        input: Any,
+        prepend_bos: bool | None,
+        attention_mask: torch.Tensor | None,
+        past: PastKeyValues | None,
+        is_residual: bool,
+    ) -> _Inputs:
+        tokens: torch.Tensor | None
+        tokens, embeddings = None, None
+        if is_text(input):
+            tokens = self.to_tokens(input)
+        elif not isinstance(input, torch.Tensor):
+            raise ForwardArgumentsError(
+                f"input is a {type(input).__name__}; it must be a string, a list of strings or a tensor."
+            )
+        elif input.is_floating_point():
+            embeddings = input
+        elif is_residual:
+            raise ForwardArgumentsError("start_at_layer needs the residual stream [batch, pos, d_model], not tokens.")
+        else:
+            tokens = input
+        if tokens is not None:
+            tokens = (tokens[None] if tokens.dim() == 1 else tokens).to(self._input_device())
+            self._check_in_vocabulary(tokens)
+            if attention_mask is None and (past is not None or self._pads_left()):
+                attention_mask = self._attention_mask(tokens, prepend_bos)
+        if embeddings is not None and attention_mask is None and past is not None:
+            attention_mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
+        if attention_mask is not None:
+            attention_mask = attention_mask.to(self._input_device())
+        whole = attention_mask if past is None else past.extend_mask(attention_mask)
+        return _Inputs(tokens, embeddings, attention_mask, whole)
+
+    def _pads_left(self) -> bool:
+        return self.tokenizer is not None and self.tokenizer.padding_side == "left"
+
+    def _module_at(self, layer: int) -> nn.Module:
+        """The HuggingFace module that takes the residual stream before ``layer``."""
+        base, components = self.instrumentation.model, self.instrumentation.family.components
+        blocks = list(base.get_submodule(components["blocks"]).children())
+        modules = [*blocks, base.get_submodule(components["ln_final"])]
+        return modules[range(self.cfg.n_layers)[:layer].stop]
+
+    def _run(self, inputs: _Inputs, past: PastKeyValues | None) -> torch.Tensor:
+        arguments: dict[str, Any] = {"use_cache": past is not None, "return_dict": True}
+        if inputs.tokens is None:
+            arguments["inputs_embeds"] = inputs.embeddings
+        else:
+            arguments["input_ids"] = inputs.tokens
+        if inputs.mask is not None:
+            positions = positions_of(inputs.mask)
+            arguments |= {"attention_mask": inputs.mask, "position_ids": positions[:, past.length if past else 0 :]}
+        if past is not None:
+            arguments["past_key_values"] = past.for_hugging_face()
+        output = self.hf_model(**arguments)
+        if past is not None:
+            past.take(output.past_key_values, inputs.own_mask)
+        logits: torch.Tensor = output.logits
+        return logits
+
+    def _result(
+        self,
+        logits: torch.Tensor,
+        inputs: _Inputs,
+        tokens: torch.Tensor | None,
+        return_type: ReturnType,
+        loss_per_token: bool,
+    ) -> Any:
+        if return_type is None:
+            return None
+        if return_type == "logits":
+            return logits
+        tokens = inputs.tokens if tokens is None else tokens
+        if tokens is None:
+            raise ForwardArgumentsError(f"return_type={return_type!r} needs tokens=, since the input is no tokens.")
+        loss = self.loss_fn(logits, tokens, inputs.own_mask, loss_per_token)
+        return loss if return_type == "loss" else Output(logits, loss)
+
+    def loss_fn(
+        self,
+        logits: torch.Tensor,
+        tokens: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        per_token: bool = False,
+    ) -> torch.Tensor:
+        """The cross-entropy of each next token, in nats: the mean, or ``[batch, pos - 1]``.
+
+        Args:
+            logits: ``[batch, pos, d_vocab]``.
+            tokens: ``[batch, pos]``.
+            attention_mask: ``[batch, pos]``; predictions from or of padding count nothing.
+        """
+        mask = None if attention_mask is None else attention_mask.to(logits.device)
+        loss: torch.Tensor = utils.lm_cross_entropy_loss(logits, tokens.to(logits.device), mask, per_token)
+        return loss
+
+    @contextlib.contextmanager
+    def _embedding_only(self) -> Iterator[None]:
+        with stop_before(self._module_at(0)):
+            yield
+
+    def input_to_embed(
+        self,
+        input: str | list[str] | torch.Tensor,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,
+        padding_side: PaddingSide | None = USE_DEFAULT_VALUE,
+        attention_mask: torch.Tensor | None = None,
+        past_kv_cache: Any | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None, torch.Tensor | None]:
+        """The residual stream before the first layer, the tokens, None, and the attention mask ``[batch, past + pos]``."""
+        past = None if past_kv_cache is None else PastKeyValues(past_kv_cache)
+        with self._defaults(prepend_bos, padding_side):
+            inputs = self._inputs(input, prepend_bos, attention_mask, past, is_residual=False)
+        with self._embedding_only():
+            try:
+                self._run(inputs, past)
+            except Stopped as stopped:
+                return stopped.residual, inputs.tokens, None, inputs.mask
+        raise AssertionError("the first layer did not run")
+
+    def get_pos_offset(self, past_kv_cache: Any | None, batch_size: int) -> int:
+        """How many positions a key-value cache holds; 0 without one.
+
+        Raises:
+            ForwardArgumentsError: TransformerLens's cache is for another batch size.
+        """
+        if past_kv_cache is None:
+            return 0
+        past = PastKeyValues(past_kv_cache)
+        if past.is_transformer_lens and past_kv_cache.entries[0].past_keys.shape[0] != batch_size:
+            raise ForwardArgumentsError(
+                f"past_kv_cache is for {past_kv_cache.entries[0].past_keys.shape[0]} sequences, not for {batch_size}."
+            )
+        return past.length
+
+    def get_residual(
+        self,
+        embed: torch.Tensor,
+        pos_offset: int,
+        prepend_bos: bool | None = USE_DEFAULT_VALUE,  # noqa: ARG002 - TransformerLens's signature
+        attention_mask: torch.Tensor | None = None,
+        tokens: torch.Tensor | None = None,  # noqa: ARG002
+        return_shortformer_pos_embed: bool = True,
+        device: torch.device | None = None,  # noqa: ARG002
+    ) -> Any:
+        """The residual stream before the first layer, for token embeddings ``[batch, pos, d_model]``. No hook fires.
+
+        With ``return_shortformer_pos_embed`` paired with None, as in TransformerLens.
+        """
+        residual = embed
+        if self.cfg.positional_embedding_type == "standard":
+            residual = embed + self.pos_embed(embed[..., 0], pos_offset, attention_mask)
+        return (residual, None) if return_shortformer_pos_embed else residual

@@ -1,0 +1,42 @@
+"""All that differs between the releases of TransformerLens, from 2.15.4 to 4.3.
+
+This is the only module that asks for TransformerLens's version. The others import from here what has moved, and find
+in ``HAS_OWN_HOOKED_TRANSFORMER`` what is gone.
+"""
+
+import importlib.metadata
+from typing import Final
+
+from packaging.version import Version
+from transformer_lens import ActivationCache, FactoredMatrix
+
+RELEASE: Final = Version(importlib.metadata.version("transformer-lens"))
+
+HAS_OWN_HOOKED_TRANSFORMER: Final = RELEASE < Version("4.0")
+"""Whether TransformerLens has a ``HookedTransformer`` of its own."""
+
+SVD_INTERPRETER_READS_PARAMETERS: Final = RELEASE < Version("4.0")
+"""Whether ``SVDInterpreter`` looks for TransformerLens's names among ``named_parameters()``, where there are none here."""
+
+if RELEASE < Version("3.5.1"):
+    from transformer_lens.hook_points import HookedRootModule
+else:
+    from transformer_lens import HookedRootModule
+
+if RELEASE < Version("3.0"):
+    from transformer_lens import HookedTransformerKeyValueCache as KeyValueCache
+    from transformer_lens import utils
+else:
+    from transformer_lens import TransformerLensKeyValueCache as KeyValueCache
+    from transformer_lens import utilities as utils
+
+__all__ = [
+    "HAS_OWN_HOOKED_TRANSFORMER",
+    "RELEASE",
+    "SVD_INTERPRETER_READS_PARAMETERS",
+    "ActivationCache",
+    "FactoredMatrix",
+    "HookedRootModule",
+    "KeyValueCache",
+    "utils",
+]
