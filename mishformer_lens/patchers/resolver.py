@@ -96,7 +96,7 @@ def installed_source(family: Family) -> Path:
 def select_by_release(family: Family, release: str) -> Variant | None:
     """The variant for a release by its number: the one verified for it, else the newest that does not begin later."""
     name = variant_of_release(family.name, release)
-    reached = _reached(family, release)
+    reached = variants_reached(family, release)
     return next((variant for variant in reached if variant.name == name), reached[0] if reached else None)
 
 
@@ -148,13 +148,13 @@ def _judge_unseen(family: Family, source: str, release: str, members: Mapping[st
     return min(verdicts, key=lambda verdict: len(verdict.failures))
 
 
-def _reached(family: Family, release: str) -> list[Variant]:
+def variants_reached(family: Family, release: str) -> list[Variant]:
     """The variants that do not begin after ``release``, newest first."""
     return [each for each in reversed(family.variants) if _numbers(each.first_release) <= _numbers(release)]
 
 
 def _nearest_first(family: Family, release: str) -> list[Variant]:
-    reached = _reached(family, release)
+    reached = variants_reached(family, release)
     return reached + [variant for variant in family.variants if variant not in reached]
 
 
