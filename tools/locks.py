@@ -33,18 +33,24 @@ class Lock:
     options: tuple[str, ...] = ("--universal",)
 
 
+PACKAGE = ("pyproject.toml", "--extra=demo", "--group=test")
+
+
+def cell_constraints(grid: Grid, cell: Cell) -> tuple[str, ...]:
+    """What `cell` holds fixed; everything else is the newest that goes with it."""
+    lens = f"transformer-lens=={cell.transformer_lens}"
+    return f"torch=={grid.torch}", f"transformers=={cell.transformers}", lens
+
+
 def cell_lock(grid: Grid, cell: Cell) -> Lock:
     """The lock of one cell: the package, its demo and its suite, around one release of transformers."""
-    return Lock(
-        path=cell.lock,
-        title=f"transformers {cell.transformers}",
-        inputs=("pyproject.toml", "--extra=demo", "--group=test"),
-        constraints=(
-            f"torch=={grid.torch}",
-            f"transformers=={cell.transformers}",
-            f"transformer-lens=={cell.transformer_lens}",
-        ),
-    )
+    return Lock(cell.lock, f"transformers {cell.transformers}", PACKAGE, cell_constraints(grid, cell))
+
+
+def types_lock(grid: Grid) -> Lock:
+    """The lock of the type checker, which reads the annotations of all that the newest cell has."""
+    inputs = (*PACKAGE, "--group=types")
+    return Lock(LOCKS / "types.txt", "type checker", inputs, cell_constraints(grid, grid.newest))
 
 
 def other_locks(grid: Grid) -> tuple[Lock, ...]:
@@ -53,15 +59,14 @@ def other_locks(grid: Grid) -> tuple[Lock, ...]:
         Lock(
             path=LOCKS / "minimums.txt",
             title="the declared floor of every direct dependency",
-            inputs=("pyproject.toml", "--extra=demo", "--group=test"),
+            inputs=PACKAGE,
             # Builds of torch for the CPU are not kept on every index, so the floor of torch is not resolved.
             constraints=(f"torch=={grid.torch}",),
             options=("--resolution=lowest-direct",),
         ),
         Lock(LOCKS / "unit.txt", "the tests that need no torch", ("--group=unit",)),
-        Lock(
-            LOCKS / "tools.txt", "linters, type checker and what refreshes the grid", ("--group=lint", "--group=types")
-        ),
+        Lock(LOCKS / "tools.txt", "linters, and what refreshes the grid", ("--group=lint", "--group=grid")),
+        types_lock(grid),
     )
 
 
@@ -94,9 +99,14 @@ def resolve(lock: Lock, grid: Grid, *, upgrade: bool = False, exclude_newer: str
         finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if finished.returncode:
             raise LockError(f"{lock.path.name}: {finished.stderr.strip()}")
-        return (
-            f"# {lock.title}: made by `nox -s update_grid`, complete, for every platform\n{output.read_text('utf-8')}"
-        )
+        heading = f"# {lock.title}; complete, made by `nox -s update_grid`"
+        return f"{heading}\n{output.read_text(encoding='utf-8')}"
+
+
+def pinned(text: str) -> dict[str, str]:
+    """Package to version in the text of a lock; the last one where the platform or the Python decides."""
+    pins = (line.split(" ;")[0].partition("==")[::2] for line in text.splitlines() if not line.startswith("#"))
+    return dict(pins)
 
 
 def main() -> None:
