@@ -16,18 +16,18 @@ from mishformer_lens.patchers.resolver import installed_release, select_by_relea
 if TYPE_CHECKING:
     from mishformer_lens.hooked_transformer import HookedTransformer
     from mishformer_lens.hooks import HookPoint
-    from mishformer_lens.install import install, uninstall
-    from mishformer_lens.instrument import Instrumentation, instrument
+    from mishformer_lens.installation import install, uninstall
+    from mishformer_lens.instrumentation import Instrumentation, instrument
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "HookPoint": "mishformer_lens.hooks",
     "HookedTransformer": "mishformer_lens.hooked_transformer",
-    "Instrumentation": "mishformer_lens.instrument",
-    "install": "mishformer_lens.install",
-    "instrument": "mishformer_lens.instrument",
-    "uninstall": "mishformer_lens.install",
+    "Instrumentation": "mishformer_lens.instrumentation",
+    "install": "mishformer_lens.installation",
+    "instrument": "mishformer_lens.instrumentation",
+    "uninstall": "mishformer_lens.installation",
 }
 
 __all__ = [

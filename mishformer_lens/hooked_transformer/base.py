@@ -3,12 +3,11 @@
 from typing import Any
 
 import torch
-from torch import nn
 
 from mishformer_lens.hooked_transformer.components import Block, Embed, LayerNorm, PosEmbed, Unembed
 from mishformer_lens.hooked_transformer.config import HookedTransformerConfig
 from mishformer_lens.hooked_transformer.transformer_lens_compat import HookedRootModule
-from mishformer_lens.instrument import Instrumentation
+from mishformer_lens.instrumentation import Instrumentation
 
 
 class HookedTransformerBase(HookedRootModule):
@@ -22,7 +21,7 @@ class HookedTransformerBase(HookedRootModule):
         embed, pos_embed, blocks, ln_final, unembed: its parts; GPT-NeoX has no ``pos_embed``.
     """
 
-    hf_model: nn.Module
+    hf_model: Any
     instrumentation: Instrumentation
     cfg: HookedTransformerConfig
     tokenizer: Any | None

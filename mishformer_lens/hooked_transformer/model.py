@@ -15,7 +15,7 @@ from mishformer_lens.hooked_transformer.layouts import LAYOUTS
 from mishformer_lens.hooked_transformer.loading import Loading
 from mishformer_lens.hooked_transformer.tokens import USE_DEFAULT_VALUE, PaddingSide
 from mishformer_lens.hooked_transformer.transformer_lens_compat import utils
-from mishformer_lens.instrument import instrument
+from mishformer_lens.instrumentation import instrument
 
 _PREFIX = "hf_model."
 
@@ -38,15 +38,15 @@ class HookedTransformer(Loading, Generation, Caching):
 
     def __init__(
         self,
-        hf_model: nn.Module,
+        hf_model: Any,
         tokenizer: Any | None = None,
         default_padding_side: PaddingSide = "right",
     ) -> None:
         super().__init__()
         if not isinstance(hf_model, nn.Module):
             raise UnsupportedModelError(
-                f"{type(hf_model).__name__} given, and a model of transformers is needed. To load one by name or from a "
-                "folder use HookedTransformer.from_pretrained; for random weights from a configuration, "
+                f"{type(hf_model).__name__} given, and a model of transformers is needed. To load one by name or from "
+                "a folder use HookedTransformer.from_pretrained; for random weights from a configuration, "
                 "HookedTransformer(GPT2LMHeadModel(GPT2Config(...)))."
             )
         self.instrumentation = instrument(hf_model)
@@ -80,7 +80,7 @@ class HookedTransformer(Loading, Generation, Caching):
 
     def _output_embeddings(self) -> nn.Module:
         """HuggingFace's module that gives the logits."""
-        head: nn.Module = self.hf_model.get_output_embeddings()  # type: ignore[operator]
+        head: nn.Module = self.hf_model.get_output_embeddings()
         return head
 
     def _make_block(self, name: str, block: nn.Module) -> Block:
@@ -109,7 +109,7 @@ class HookedTransformer(Loading, Generation, Caching):
 
     def cuda(self, device: int | torch.device | None = None) -> Self:
         """``to("cuda")``."""
-        return self.to("cuda" if device is None else torch.device("cuda", device) if isinstance(device, int) else device)
+        return self.to(torch.device("cuda", device) if isinstance(device, int) else device or "cuda")
 
     def cpu(self) -> Self:
         """``to("cpu")``."""
@@ -124,7 +124,7 @@ class HookedTransformer(Loading, Generation, Caching):
         self.to(self.cfg.device)
 
     def init_weights(self) -> None:
-        """Draw new weights as HuggingFace does for a new model of this configuration; ``cfg.seed`` makes it repeatable."""
+        """Draw new weights as HuggingFace does for a new model; ``cfg.seed`` makes it repeatable."""
         if self.cfg.seed is not None:
             torch.manual_seed(self.cfg.seed)
         fresh = type(self.hf_model)(self.hf_model.config)

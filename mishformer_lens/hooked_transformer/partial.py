@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mishformer_lens.hooks import HookPoint
-from mishformer_lens.instrument import Instrumentation
+from mishformer_lens.instrumentation import Instrumentation
 
 
 class Stopped(Exception):  # noqa: N818 - it ends a forward pass on purpose and is always caught

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from mishformer_lens.errors import NotInstrumentedError
-from mishformer_lens.instrument import instrument
+from mishformer_lens.instrumentation import instrument
 from mishformer_lens.patchers import FAMILIES
 from mishformer_lens.patchers.resolver import resolve
 
