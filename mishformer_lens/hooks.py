@@ -20,9 +20,38 @@ class HookPoint(_TransformerLensHookPoint):
     point: ``add_hook``, ``remove_hooks``, ``ctx`` and ``name`` are TransformerLens's own.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        # One plain attribute is the cheapest thing to look at, and torch.compile sets a guard on it; on torch's tables
+        # of hooks it does not, so that a hook attached after compilation would never run.
+        self._listening = False
+
+    def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
+        self._listening = True
+        return super().register_forward_hook(*args, **kwargs)
+
+    def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
+        self._listening = True
+        return super().register_forward_pre_hook(*args, **kwargs)
+
+    def register_full_backward_hook(self, *args: Any, **kwargs: Any) -> Any:
+        self._listening = True
+        return super().register_full_backward_hook(*args, **kwargs)
+
+    def register_full_backward_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
+        self._listening = True
+        return super().register_full_backward_pre_hook(*args, **kwargs)
+
+    def remove_hooks(self, *args: Any, **kwargs: Any) -> None:
+        super().remove_hooks(*args, **kwargs)
+        self._listening = self.is_active()
+
     def is_active(self) -> bool:
         """Whether any hook is attached, forward or backward."""
-        return bool(self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks)
+        # Looked up even where somebody was listening: a hook may have been removed through its handle.
+        return self._listening and bool(
+            self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks
+        )
 
     def __call__(self, activation: torch.Tensor) -> torch.Tensor:
         """Let hooks see and replace an activation that is in TransformerLens's axis order already.
@@ -30,7 +59,7 @@ class HookPoint(_TransformerLensHookPoint):
         Raises:
             HookShapeError: a hook returned something that is not a tensor of the activation's shape.
         """
-        if not (self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks):
+        if not (self._listening and self.is_active()):
             return activation
         result = super().__call__(activation)
         if not isinstance(result, torch.Tensor) or result.shape != activation.shape:
@@ -43,7 +72,7 @@ class HookPoint(_TransformerLensHookPoint):
         Hooks see ``[batch, pos, head_index, d_head]``. With ``copy``, they work on a copy, so that an edit in place
         does not reach a cache that holds ``activation``.
         """
-        if not (self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks):
+        if not (self._listening and self.is_active()):
             return activation
         seen = (activation.clone() if copy else activation).transpose(1, 2)
         return self(seen).transpose(1, 2)

@@ -40,9 +40,9 @@ class HookedLayerNorm(nn.LayerNorm):
         x = activation if activation.dtype == torch.float64 else activation.float()
         variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
         scale = (variance + self.eps).sqrt()
-        version = scale._version
+        before = _state(scale)
         edited = self.hook_scale(scale)
-        untouched = _is_untouched(edited, scale, version)
+        untouched = _is_untouched(edited, scale, before)
         if untouched and edited is scale:
             return output
         normalized = (x - mean) / edited
@@ -54,9 +54,16 @@ class HookedLayerNorm(nn.LayerNorm):
         return _ValueWithGradient.apply(output, normalized) if untouched else normalized
 
 
-def _is_untouched(edited: torch.Tensor, original: torch.Tensor, version: int) -> bool:
-    """Whether hooks left an activation as it was; ``version`` is that of ``original`` before they ran."""
-    if original._version != version:
+def _state(activation: torch.Tensor) -> int | torch.Tensor:
+    """What :func:`_is_untouched` compares with: the version counter, or a copy in inference mode, which has none."""
+    return activation.clone() if activation.is_inference() else activation._version
+
+
+def _is_untouched(edited: torch.Tensor, original: torch.Tensor, before: int | torch.Tensor) -> bool:
+    """Whether hooks left an activation as it was; ``before`` is the :func:`_state` of ``original`` before they ran."""
+    if isinstance(before, torch.Tensor):
+        return torch.equal(edited, before)
+    if original._version != before:
         return False
     return edited is original or torch.equal(edited, original)
 
@@ -97,9 +104,9 @@ class HeadResults:
         torch.diagonal(places, dim1=-2, dim2=-1).copy_(heads.transpose(-1, -2))
         bias = projection(torch.zeros_like(z[:1, :1]))
         results: torch.Tensor = projection(alone) - bias.unsqueeze(-2)
-        version = results._version
+        before = _state(results)
         edited = self.hook_result(results)
-        untouched = _is_untouched(edited, results, version)
+        untouched = _is_untouched(edited, results, before)
         if untouched and edited is results:
             return output
         summed: torch.Tensor = edited.sum(-2) + bias
