@@ -1,0 +1,46 @@
+"""Facts about the installed release that no variant declares, read from the signatures of its public interface.
+
+Each function says why the fact matters. Tests ask here; none of them looks at a version number.
+"""
+
+import inspect
+from typing import Any
+
+import transformers
+
+from tests.models import HEADS, make_config
+
+
+def model_class(family: str, head: str) -> Any:
+    """The class of a family with that head, or None where the release has none."""
+    return vars(transformers).get(HEADS[family][head]) or getattr(transformers, HEADS[family][head], None)
+
+
+def takes(family: str, argument: str, head: str = "base") -> bool:
+    """Whether the public forward of a model takes ``argument``.
+
+    ``head_mask`` went away in 5.0.
+    """
+    return argument in inspect.signature(model_class(family, head).forward).parameters
+
+
+def has_rope_parameters() -> bool:
+    """Whether rotary embeddings are configured by ``rope_parameters``, with the base in it, instead of ``rope_scaling``."""
+    return "rope_parameters" in inspect.signature(transformers.GPTNeoXConfig).parameters
+
+
+def rope(kind: str, rope_type: str) -> dict[str, Any]:
+    """The configuration fields that choose a rotary embedding of ``rope_type`` with factor 2."""
+    scaling = {"rope_type": rope_type, "factor": 2.0}
+    if not has_rope_parameters():
+        return {"rope_scaling": scaling}
+    return {"rope_parameters": {**make_config(kind).rope_parameters, **scaling}}
+
+
+def enable_checkpointing(model: Any, **arguments: Any) -> None:
+    """Recompute each block in the backward pass.
+
+    5.x calls it activation checkpointing and warns at the older name.
+    """
+    newer = getattr(type(model), "activation_checkpointing_enable", None)
+    (newer or type(model).gradient_checkpointing_enable)(model, arguments)
