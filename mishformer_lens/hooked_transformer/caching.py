@@ -1,5 +1,7 @@
 """Hooks by name, and caches of activations."""
 
+# ruff: noqa: A002 - the arguments' names are TransformerLens's
+
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -52,7 +54,7 @@ class Caching(HookedTransformerBase):
         self.mod_dict = Named({**parts, **points})
         for name, point in points.items():
             if "." not in name:
-                vars(self)[name] = point
+                self.__dict__[name] = point
 
     def check_hooks_to_add(
         self,
@@ -90,7 +92,7 @@ class Caching(HookedTransformerBase):
 
     def _enable_hooks_for_points(
         self,
-        hook_points: Any,
+        hook_points: Any,  # noqa: ARG002 - all of them, always
         enabled: Callable[[str], bool],
         hook: Callable[..., Any],
         dir: str,

@@ -5,6 +5,8 @@ does an assignment, ``blocks[0].attn.W_Q = new``, which copies into the view. Gr
 parameters: a view is no leaf and has no ``.grad``.
 """
 
+# ruff: noqa: N802, N815 - the names of weights are TransformerLens's
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -74,7 +76,7 @@ class UnknownHookAttributeError(UnknownHookError, AttributeError):
 
 
 class LayerNorm(Component):
-    """``ln1``, ``ln2``, ``ln_final``: gain ``w`` and bias ``b``, ``[d_model]``. Calling it runs HuggingFace's module."""
+    """``ln1``, ``ln2``, ``ln_final``: gain ``w`` and bias ``b``, ``[d_model]``. Calling it runs the module."""
 
     weights = ("w", "b")
     w = View(lambda self: self.module.weight)
@@ -126,7 +128,7 @@ class Attention(Component):
     def _parts(self, fused: torch.Tensor) -> torch.Tensor:
         """``[..., outputs]`` as ``[..., part, head_index, d_head]``, a view."""
         shape = (3, self.n_heads, -1) if self._part_first else (self.n_heads, 3, -1)
-        parts = fused.unflatten(-1, shape)
+        parts: torch.Tensor = fused.unflatten(-1, shape)
         return parts if self._part_first else parts.transpose(-3, -2)
 
     def _fused_matrix(self, part: int) -> torch.Tensor:
@@ -136,12 +138,12 @@ class Attention(Component):
         return self._parts(bias_of(self.qkv))[part]
 
     @property
-    def QK(self) -> FactoredMatrix:  # noqa: N802 - TransformerLens's name
+    def QK(self) -> FactoredMatrix:
         """``W_Q W_K^T``, ``[head_index, d_model, d_model]``, factored."""
         return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
 
     @property
-    def OV(self) -> FactoredMatrix:  # noqa: N802 - TransformerLens's name
+    def OV(self) -> FactoredMatrix:
         """``W_V W_O``, ``[head_index, d_model, d_model]``, factored."""
         return FactoredMatrix(self.W_V, self.W_O)
 
@@ -201,7 +203,7 @@ class Embed(Component):
     weights = ("W_E",)
     W_E = View(lambda self: self.module.weight)
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Any) -> None:
         super().__init__("embed", {})
         self.module = module
 
@@ -239,13 +241,13 @@ class PosEmbed(Component):
 
 
 class Unembed(Component):
-    """``W_U`` ``[d_model, d_vocab]`` and ``b_U`` ``[d_vocab]``: zeros that belong to nothing, unless it was folded into."""
+    """``W_U`` ``[d_model, d_vocab]`` and ``b_U`` ``[d_vocab]``: zeros that belong to nothing where there is none."""
 
     weights = ("W_U", "b_U")
     W_U = View(lambda self: matrix_of(self.module))
     b_U = View(lambda self: bias_of(self.module), "module")
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Any) -> None:
         super().__init__("unembed", {})
         self.module = module
 

@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
 
 
 @dataclasses.dataclass
@@ -99,29 +98,28 @@ class HookedTransformerConfig:
         return vars(self)
 
     def is_layer_norm_activation(self) -> bool:
-        """Whether the MLP has a layer norm after its activation, as TransformerLens's own SoLU models do. Never here."""
+        """Whether the MLP has a layer norm after its activation, as TransformerLens's SoLU models do. Never here."""
         return False
 
 
-def config_of(hf_model: nn.Module, family: str, d_mlp: int) -> HookedTransformerConfig:
+def config_of(hf_model: Any, family: str, d_mlp: int) -> HookedTransformerConfig:
     """Read the configuration off a HuggingFace model of ``family``."""
     config = hf_model.config
-    values: dict[str, Any] = config.to_dict()  # type: ignore[union-attr, operator]
-    d_model, n_heads, n_layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers  # type: ignore[union-attr]
+    values: dict[str, Any] = config.to_dict()
+    d_model, n_heads, n_layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
     d_head = d_model // n_heads
-    embedding = hf_model.get_input_embeddings().weight  # type: ignore[operator]
-    output = hf_model.get_output_embeddings()  # type: ignore[operator]
-    d_vocab_out = values["vocab_size"] if output is None else output.weight.shape[0]
+    embedding = hf_model.get_input_embeddings().weight
+    output = hf_model.get_output_embeddings()
     return HookedTransformerConfig(
         n_layers=n_layers,
         d_model=d_model,
-        n_ctx=config.max_position_embeddings,  # type: ignore[union-attr, arg-type]
+        n_ctx=config.max_position_embeddings,
         d_head=d_head,
         n_heads=n_heads,
         d_mlp=d_mlp,
         model_name=str(values.get("_name_or_path") or "custom").rpartition("/")[2],
         d_vocab=values["vocab_size"],
-        d_vocab_out=d_vocab_out,
+        d_vocab_out=output.weight.shape[0],
         attn_scale=math.sqrt(d_head),
         n_params=n_layers * (4 * d_model * d_head * n_heads + 2 * d_model * d_mlp),
         original_architecture=type(hf_model).__name__,
@@ -130,11 +128,11 @@ def config_of(hf_model: nn.Module, family: str, d_mlp: int) -> HookedTransformer
         device=embedding.device,
         dtype=embedding.dtype,
         tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
-        **_FAMILY_FIELDS[family](values, d_head),
+        **_FAMILY_FIELDS[family](values),
     )
 
 
-def _gpt2_fields(values: dict[str, Any], d_head: int) -> dict[str, Any]:
+def _gpt2_fields(values: dict[str, Any]) -> dict[str, Any]:
     return {
         "eps": values["layer_norm_epsilon"],
         "act_fn": values["activation_function"],
@@ -143,7 +141,7 @@ def _gpt2_fields(values: dict[str, Any], d_head: int) -> dict[str, Any]:
     }
 
 
-def _gpt_neox_fields(values: dict[str, Any], d_head: int) -> dict[str, Any]:
+def _gpt_neox_fields(values: dict[str, Any]) -> dict[str, Any]:
     # Newer configurations gather the rotary settings in one field.
     rope = values.get("rope_parameters") or {}
     percentage = rope["partial_rotary_factor"] if "partial_rotary_factor" in rope else values["rotary_pct"]
@@ -153,7 +151,7 @@ def _gpt_neox_fields(values: dict[str, Any], d_head: int) -> dict[str, Any]:
         "act_fn": values["hidden_act"],
         "parallel_attn_mlp": values["use_parallel_residual"],
         "positional_embedding_type": "rotary",
-        "rotary_dim": round(percentage * d_head),
+        "rotary_dim": round(percentage * (values["hidden_size"] // values["num_attention_heads"])),
         "rotary_base": int(base),
     }
 

@@ -46,7 +46,7 @@ def _fold(
 
 
 def center_writing_weights(state_dict: StateDict) -> StateDict:
-    """Take the mean over ``d_model`` off all that writes to the residual stream; every layer norm takes it off anyway."""
+    """Take the mean over ``d_model`` off all that writes to the residual stream, as every layer norm does anyway."""
     writers = ("embed.W_E", "pos_embed.W_pos", ".attn.W_O", ".attn.b_O", ".mlp.W_out", ".mlp.b_out")
     return {
         name: value - value.mean(-1, keepdim=True) if name.endswith(writers) else value
@@ -56,7 +56,9 @@ def center_writing_weights(state_dict: StateDict) -> StateDict:
 
 def center_unembed(state_dict: StateDict) -> StateDict:
     """Take the mean over the vocabulary off ``W_U`` and ``b_U``: logits shift, log-probabilities stay."""
-    centred = {name: state_dict[name] - state_dict[name].mean(-1, keepdim=True) for name in ("unembed.W_U", "unembed.b_U")}
+    centred = {
+        name: state_dict[name] - state_dict[name].mean(-1, keepdim=True) for name in ("unembed.W_U", "unembed.b_U")
+    }
     return state_dict | centred
 
 
@@ -80,8 +82,8 @@ def refactor_factored_attn_matrices(state_dict: StateDict) -> StateDict:
     """
     if "pos_embed.W_pos" not in state_dict:
         raise ProcessingError(
-            "refactor_factored_attn_matrices needs the product of W_Q and W_K, and with rotary embeddings that depends on "
-            "the positions. Leave it out for GPT-NeoX."
+            "refactor_factored_attn_matrices needs the product of W_Q and W_K, and with rotary embeddings that "
+            "depends on the positions. Leave it out for GPT-NeoX."
         )
     refactored = fold_value_biases(state_dict)
     for layer in _layers(state_dict):

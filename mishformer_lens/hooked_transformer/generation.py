@@ -1,9 +1,12 @@
 """``generate`` with TransformerLens's arguments, by HuggingFace's generation; hooks are active throughout."""
 
+# ruff: noqa: A002 - the arguments' names are TransformerLens's
+
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from rich.progress import Progress
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from mishformer_lens.errors import ForwardArgumentsError
@@ -11,7 +14,7 @@ from mishformer_lens.hooked_transformer.running import Running
 from mishformer_lens.hooked_transformer.tokens import USE_DEFAULT_VALUE, PaddingSide, is_text
 
 
-class _FrequencyPenalty(LogitsProcessor):  # type: ignore[misc]
+class _FrequencyPenalty(LogitsProcessor):
     """Lower each token's logit by ``penalty`` for each time that it occurred, as TransformerLens does.
 
     TransformerLens divides by the temperature first, HuggingFace afterwards; hence the product.
@@ -25,14 +28,13 @@ class _FrequencyPenalty(LogitsProcessor):  # type: ignore[misc]
         return scores - self.penalty * counts
 
 
-class _ProgressBar(StoppingCriteria):  # type: ignore[misc]
-    def __init__(self, total: int) -> None:
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(total=total)
+class _Tick(StoppingCriteria):
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress = progress
+        self.task = progress.add_task("generating", total=total)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
-        self.bar.update()
+        self.progress.advance(self.task)
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
@@ -108,11 +110,14 @@ class Generation(Running):
         processors = LogitsProcessorList()
         if freq_penalty and arguments["do_sample"]:
             processors.append(_FrequencyPenalty(freq_penalty, temperature))
-        criteria = StoppingCriteriaList([_ProgressBar(max_new_tokens)] if verbose else [])
         self.eval()
-        output = self.hf_model.generate(  # type: ignore[operator]
-            **arguments, logits_processor=processors, stopping_criteria=criteria, **generation_kwargs
-        )
+        with Progress(disable=not verbose, transient=True) as progress:
+            output = self.hf_model.generate(
+                **arguments,
+                logits_processor=processors,
+                stopping_criteria=StoppingCriteriaList([_Tick(progress, max_new_tokens)]),
+                **generation_kwargs,
+            )
         if return_type == "input":
             return_type = "str" if is_text(input) else "embeds" if inputs.tokens is None else "tokens"
         return self._returned(output, inputs.embeddings, return_type)
@@ -140,7 +145,6 @@ class Generation(Running):
             )
         ends = [end] if isinstance(end, int) else list(end)
         return ends, ends[0] if own is None or isinstance(end, int) else own
-
 
 
 def _sampling(do_sample: bool, top_k: int | None, top_p: float | None, temperature: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Keys and values of earlier tokens: TransformerLens's caches and HuggingFace's, for whatever the installed release takes."""
+"""Keys and values of earlier tokens: TransformerLens's caches and HuggingFace's."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -20,8 +20,8 @@ class PastKeyValues:
     def __init__(self, given: Any) -> None:
         if not isinstance(given, KeyValueCache | DynamicCache):
             raise KeyValueCacheError(
-                f"past_kv_cache is a {type(given).__name__}. Needed is TransformerLens's "
-                f"{KeyValueCache.__name__}.init_cache(model.cfg, model.cfg.device, batch_size), or transformers' DynamicCache()."
+                f"past_kv_cache is a {type(given).__name__}. Needed is TransformerLens's {KeyValueCache.__name__}."
+                "init_cache(model.cfg, model.cfg.device, batch_size), or transformers' DynamicCache()."
             )
         self.given = given
         self.is_transformer_lens = isinstance(given, KeyValueCache)
@@ -60,7 +60,7 @@ class PastKeyValues:
         return filled
 
     def take(self, returned: Any, mask: torch.Tensor | None) -> None:
-        """Keep what HuggingFace's model returned, and the new tokens' mask, unless TransformerLens's cache is frozen."""
+        """Keep what HuggingFace's model returned, and the new tokens' mask, unless the cache is frozen."""
         if returned is self.given or self.frozen:
             return
         past = self.length

@@ -1,7 +1,7 @@
 """Where each family keeps the weights that TransformerLens has names for, and how to look at them in its axis order."""
 
 import dataclasses
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -34,8 +34,7 @@ LAYOUTS: Final = {
 
 def matrix_of(module: nn.Module) -> torch.Tensor:
     """The weight of a projection as ``[d_in, d_out]``, a view: ``x @ matrix`` is what the module computes."""
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
+    weight: torch.Tensor = module.weight  # type: ignore[assignment]
     # torch.nn.Linear keeps [d_out, d_in]; the Conv1D of transformers keeps [d_in, d_out].
     return weight.T if isinstance(module, nn.Linear) else weight
 
@@ -49,7 +48,7 @@ def bias_of(module: nn.Module) -> torch.Tensor:
     return torch.zeros(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
 
 
-def ensure_bias(module: nn.Module) -> bool:
+def ensure_bias(module: Any) -> bool:
     """Give a projection without a bias one of zeros. Return whether it needed one."""
     if module.bias is not None:
         return False

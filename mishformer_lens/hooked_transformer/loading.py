@@ -132,8 +132,8 @@ def _tell_about_processing() -> None:
     if not _told_about_processing:
         _told_about_processing = True
         logger.warning(
-            "Weights are used as HuggingFace has them: no layer norm is folded, nothing is centred. TransformerLens 2.x "
-            "does so by default; pass fold_ln=True, center_writing_weights=True, center_unembed=True and "
+            "Weights are used as HuggingFace has them: no layer norm is folded, nothing is centred. TransformerLens "
+            "2.x does so by default; pass fold_ln=True, center_writing_weights=True, center_unembed=True and "
             "fold_value_biases=True to from_pretrained for its numbers. (Said once.)"
         )
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from mishformer_lens.errors import ProcessingError
 from mishformer_lens.hooked_transformer import folding
+from mishformer_lens.hooked_transformer.components import Block
 from mishformer_lens.hooked_transformer.folding import StateDict
 from mishformer_lens.hooked_transformer.layouts import ensure_bias
 from mishformer_lens.hooked_transformer.weights import Weights
@@ -19,7 +21,7 @@ class _Original:
     """What a model had before it was processed."""
 
     values: dict[str, torch.Tensor]  # HuggingFace's parameters, by name
-    without_bias: list[nn.Module]
+    without_bias: list[Any]
     tied: bool
     normalization_type: str | None
 
@@ -140,7 +142,8 @@ class Processing(Weights):
         assert self._original is not None
         output, embedding = self.unembed.module, self.embed.module
         if output.weight is embedding.weight:
-            output.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=embedding.weight.requires_grad)
+            weight = embedding.weight
+            output.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
             self._original.tied = True
             self._set_tied(False)
         projections = [part for block in self.blocks for part in _projections(block)]
@@ -148,7 +151,7 @@ class Processing(Weights):
 
     def _set_tied(self, tied: bool) -> None:
         """Let saving and loading know: a tied checkpoint holds one of the two matrices only."""
-        self.hf_model.config.tie_word_embeddings = tied  # type: ignore[union-attr]
+        self.hf_model.config.tie_word_embeddings = tied
         self.cfg.tie_word_embeddings = tied
 
     def _write(self, values: Mapping[str, torch.Tensor]) -> None:
@@ -161,7 +164,9 @@ class Processing(Weights):
                     target = getattr(component, weight)
                     target.copy_(values[name] if name in values else neutral(target.shape))
 
-    def fold_layer_norm(self, state_dict: StateDict, fold_biases: bool = True, center_weights: bool = True) -> StateDict:
+    def fold_layer_norm(
+        self, state_dict: StateDict, fold_biases: bool = True, center_weights: bool = True
+    ) -> StateDict:
         """See :func:`mishformer_lens.hooked_transformer.folding.fold_layer_norm`."""
         return folding.fold_layer_norm(state_dict, fold_biases, center_weights)
 
@@ -186,6 +191,5 @@ class Processing(Weights):
 _BUFFERS = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos")
 
 
-def _projections(block: object) -> tuple[nn.Module, ...]:
-    attn, mlp = block.attn, block.mlp  # type: ignore[attr-defined]
-    return attn.qkv, attn.output, mlp.input, mlp.output
+def _projections(block: Block) -> tuple[nn.Module, ...]:
+    return block.attn.qkv, block.attn.output, block.mlp.input, block.mlp.output

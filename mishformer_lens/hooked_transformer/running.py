@@ -1,5 +1,7 @@
 """The forward pass: HuggingFace's own, under TransformerLens's arguments."""
 
+# ruff: noqa: A002 - the arguments' names are TransformerLens's
+
 import contextlib
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -81,11 +83,11 @@ class Running(Tokens):
             ForwardArgumentsError: arguments that do not go together.
         """
         if shortformer_pos_embed is not None:
-            raise ForwardArgumentsError("shortformer_pos_embed is given, but GPT-2 and GPT-NeoX have no such embedding.")
-        if return_type not in ("logits", "loss", "both", None):
             raise ForwardArgumentsError(
-                f"return_type is {return_type!r}; it must be 'logits', 'loss', 'both' or None."
+                "shortformer_pos_embed is given, but GPT-2 and GPT-NeoX have no such embedding."
             )
+        if return_type not in ("logits", "loss", "both", None):
+            raise ForwardArgumentsError(f"return_type is {return_type!r}; it must be 'logits', 'loss', 'both' or None.")
         layers = range(self.cfg.n_layers)[start_at_layer:stop_at_layer]
         if start_at_layer is not None and stop_at_layer is not None and not layers:
             return input
@@ -218,7 +220,7 @@ class Running(Tokens):
         attention_mask: torch.Tensor | None = None,
         past_kv_cache: Any | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None, torch.Tensor | None]:
-        """The residual stream before the first layer, the tokens, None, and the attention mask ``[batch, past + pos]``."""
+        """The residual stream before the first layer, the tokens, None, and the mask ``[batch, past + pos]``."""
         past = None if past_kv_cache is None else PastKeyValues(past_kv_cache)
         with self._defaults(prepend_bos, padding_side):
             inputs = self._inputs(input, prepend_bos, attention_mask, past, is_residual=False)

@@ -1,5 +1,7 @@
 """Strings, tokens and back, by the BOS and padding rules of TransformerLens 2.15.4."""
 
+# ruff: noqa: A002 - the arguments' names are TransformerLens's
+
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ from mishformer_lens.hooked_transformer.transformer_lens_compat import utils
 USE_DEFAULT_VALUE = utils.USE_DEFAULT_VALUE
 PaddingSide = Literal["left", "right"]
 
-_FALLBACK_TOKEN = "<|endoftext|>"  # noqa: S105 - what TransformerLens takes where a tokenizer has no end of text
+_FALLBACK_TOKEN = "<|endoftext|>"
 
 
 class Tokens(HookedTransformerBase):
@@ -38,7 +40,7 @@ class Tokens(HookedTransformerBase):
             raise TokenizerError(f"default_padding_side is {default_padding_side!r}; it must be 'left' or 'right'.")
         if not callable(tokenizer):
             raise TokenizerError(
-                f"{type(tokenizer).__name__} is not a tokenizer. Pass one of transformers: AutoTokenizer.from_pretrained(...)."
+                f"{type(tokenizer).__name__} is not a tokenizer. Pass AutoTokenizer.from_pretrained(...)."
             )
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.padding_side = default_padding_side
@@ -63,8 +65,8 @@ class Tokens(HookedTransformerBase):
     def _defaults(self, prepend_bos: bool | None, padding_side: PaddingSide | None) -> Iterator[None]:
         if prepend_bos not in (None, True, False) or padding_side not in (None, "left", "right"):
             raise TokenizerError(
-                f"prepend_bos is {prepend_bos!r} and padding_side is {padding_side!r}; they must be True, False or None, "
-                "and 'left', 'right' or None."
+                f"prepend_bos is {prepend_bos!r} and padding_side is {padding_side!r}; they must be True, False or "
+                "None, and 'left', 'right' or None."
             )
         with utils.LocallyOverridenDefaults(self, prepend_bos=prepend_bos, padding_side=padding_side):
             yield
@@ -86,12 +88,13 @@ class Tokens(HookedTransformerBase):
             TokenizerError: the model has no tokenizer.
         """
         tokenizer = self._require_tokenizer()
+        text = input
         with self._defaults(prepend_bos, padding_side):
             if self.cfg.default_prepend_bos and not self.cfg.tokenizer_prepends_bos:
                 bos = tokenizer.bos_token
-                input = bos + input if isinstance(input, str) else [bos + text for text in input]
+                text = bos + input if isinstance(input, str) else [bos + each for each in input]
             tokens: torch.Tensor = tokenizer(
-                input,
+                text,
                 return_tensors="pt",
                 padding=True,
                 truncation=truncate,
@@ -152,8 +155,8 @@ class Tokens(HookedTransformerBase):
         tokens = self.to_tokens(string, prepend_bos=False).squeeze()
         if tokens.dim():
             raise TokenizerError(
-                f"{string!r} is {tokens.numel()} tokens, {self.to_str_tokens(string, prepend_bos=False)}, and one is needed. "
-                "Mind the leading space."
+                f"{string!r} is {tokens.numel()} tokens, {self.to_str_tokens(string, prepend_bos=False)}, and one "
+                "is needed. Mind the leading space."
             )
         return int(tokens.item())
 

@@ -12,18 +12,21 @@ from transformer_lens import ActivationCache, FactoredMatrix
 
 RELEASE: Final = Version(importlib.metadata.version("transformer-lens"))
 
-HAS_OWN_HOOKED_TRANSFORMER: Final = RELEASE < Version("4.0")
+HAS_OWN_HOOKED_TRANSFORMER: Final = Version("4.0") > RELEASE
 """Whether TransformerLens has a ``HookedTransformer`` of its own."""
 
-SVD_INTERPRETER_READS_PARAMETERS: Final = RELEASE < Version("4.0")
-"""Whether ``SVDInterpreter`` looks for TransformerLens's names among ``named_parameters()``, where there are none here."""
+IS_REFERENCE: Final = Version("3.0") > RELEASE
+"""Whether TransformerLens's own ``HookedTransformer`` is that of 2.x, whose meanings this package keeps."""
 
-if RELEASE < Version("3.5.1"):
+SVD_INTERPRETER_READS_PARAMETERS: Final = Version("4.0") > RELEASE
+"""Whether ``SVDInterpreter`` wants TransformerLens's names in ``named_parameters()``; here those are HuggingFace's."""
+
+if Version("3.5.1") > RELEASE:
     from transformer_lens.hook_points import HookedRootModule
 else:
     from transformer_lens import HookedRootModule
 
-if RELEASE < Version("3.0"):
+if Version("3.0") > RELEASE:
     from transformer_lens import HookedTransformerKeyValueCache as KeyValueCache
     from transformer_lens import utils
 else:
@@ -32,6 +35,7 @@ else:
 
 __all__ = [
     "HAS_OWN_HOOKED_TRANSFORMER",
+    "IS_REFERENCE",
     "RELEASE",
     "SVD_INTERPRETER_READS_PARAMETERS",
     "ActivationCache",

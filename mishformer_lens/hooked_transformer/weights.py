@@ -1,5 +1,7 @@
 """The weights under TransformerLens's names, and what is computed from them."""
 
+# ruff: noqa: N802 - the names of weights are TransformerLens's
+
 from collections.abc import Iterator
 
 import torch
