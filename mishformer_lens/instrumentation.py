@@ -5,10 +5,11 @@ import functools
 import importlib
 import threading
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from mishformer_lens.engine import BuiltMembers, build_members, patch_source
@@ -86,6 +87,39 @@ class Instrumentation:
                 f"this {self.family.name} model has no hook point {name!r}. {did_you_mean(name, self.hook_points)}"
                 f"All {len(self.hook_points)} names are in hook_points."
             ) from None
+
+    @contextlib.contextmanager
+    def caching(self, names: Iterable[str] | None = None) -> Iterator[dict[str, torch.Tensor]]:
+        """Keep activations of the forward passes inside the context, the last pass's where there are several.
+
+        Args:
+            names: which hook points; all that need no flag in TransformerLens, if not given.
+
+        Yields:
+            TransformerLens name to the detached activation, as the hooks left it.
+
+        Raises:
+            UnknownHookError: a name is no hook point's.
+        """
+        points = [self[name] for name in (self.unflagged_names if names is None else names)]
+        cache: dict[str, torch.Tensor] = {}
+
+        def keep(activation: torch.Tensor, hook_point: HookPoint) -> None:
+            cache[str(hook_point.name)] = activation.detach()
+
+        for point in points:
+            point.add_observer(keep)
+        try:
+            yield cache
+        finally:
+            for point in points:
+                point.remove_observer(keep)
+
+    @property
+    def unflagged_names(self) -> list[str]:
+        """The hook points that TransformerLens fires with all its flags off, in the order in which they fire."""
+        flagged = {spec.name for spec in self.family.block_hooks if spec.flag}
+        return [name for name in self.hook_points if name.split(".", 2)[-1] not in flagged]
 
     def remove(self) -> None:
         """Give the model back as it was: classes, attributes, ``repr``.
@@ -216,8 +250,10 @@ def _attach(instrumentation: Instrumentation, built: BuiltMembers) -> None:
 
 def _attach_block(instrumentation: Instrumentation, built: BuiltMembers, index: int, block: nn.Module) -> None:
     family, changes = instrumentation.family, instrumentation._changes
+    # The block first: one that something else took the place of has no parts by these names.
+    changes.set_class(block, _patched_class(block, built))
     parts = {name: block.get_submodule(family.components[name]) for name in ("attn", "mlp", "ln1", "ln2")}
-    for module in (block, parts["attn"], parts["mlp"]):
+    for module in (parts["attn"], parts["mlp"]):
         changes.set_class(module, _patched_class(module, built))
     for name in ("ln1", "ln2"):
         _swap_layer_norm(changes, parts[name], family)
