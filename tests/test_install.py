@@ -1,0 +1,126 @@
+"""Hooking every model that is created from now on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import mishformer_lens
+from mishformer_lens.errors import NotInstrumentedError
+from tests.models import KINDS, Case, make_config, make_model, make_tokens
+from tests.recording import assert_same, hooked
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def installed() -> Iterator[None]:
+    mishformer_lens.install()
+    yield
+    mishformer_lens.uninstall()
+
+
+def is_hooked(model: Any) -> bool:
+    """Whether a model carries hook points already: instrumenting it anew would give it new classes."""
+    before = [type(module) for module in model.modules()]
+    mishformer_lens.instrument(model)
+    return [type(module) for module in model.modules()] == before
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_every_way_of_creating_a_model_gives_a_hooked_one(kind: str, attention: str, tmp_path: Path) -> None:
+    config = make_config(kind, attention)
+    made = make_model(Case(kind, attention))
+    made.save_pretrained(tmp_path)
+    models = [
+        made,
+        transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention),
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=attention),
+        transformers.AutoModel.from_config(config, attn_implementation=attention),
+        transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation=attention),
+    ]
+    for model in models:
+        assert is_hooked(model)
+        instrumentation = mishformer_lens.instrument(model)
+        assert instrumentation.model is model.base_model
+        seen: list[str] = []
+        with hooked(instrumentation.hook_points, {"blocks.1.attn.hook_z": lambda x, hook: seen.append(hook.name)}):
+            model(make_tokens().to(model.device))
+        assert seen == ["blocks.1.attn.hook_z"]
+
+
+def test_a_loaded_model_computes_what_it_did(kind: str, tmp_path: Path) -> None:
+    plain = make_model(Case(kind))
+    plain.save_pretrained(tmp_path)
+    mishformer_lens.install()
+    try:
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    finally:
+        mishformer_lens.uninstall()
+    loaded = loaded.to(plain.device).eval()
+    with torch.no_grad():
+        expected = plain(make_tokens()).logits
+        assert_same(loaded(make_tokens()).logits, expected)
+        instrumentation = mishformer_lens.instrument(loaded)
+        with hooked(instrumentation.hook_points, {"blocks.0.hook_mlp_out": lambda activation, hook: activation * 0}):
+            assert not torch.equal(loaded(make_tokens()).logits, expected)
+
+
+def test_models_from_before_and_from_after_are_plain(kind: str) -> None:
+    before = make_model(Case(kind))
+    mishformer_lens.install()
+    during = make_model(Case(kind))
+    mishformer_lens.uninstall()
+    after = make_model(Case(kind))
+    assert not is_hooked(before)
+    assert is_hooked(during)
+    assert not is_hooked(after)
+
+
+def test_a_model_made_while_installed_gives_its_hook_points_back(kind: str) -> None:
+    mishformer_lens.install()
+    model = make_model(Case(kind))
+    mishformer_lens.uninstall()
+    mishformer_lens.instrument(model).remove()
+    plain = make_model(Case(kind))
+    assert [type(module) for module in model.modules()] == [type(module) for module in plain.modules()]
+    assert [list(vars(module)) for module in model.modules()] == [list(vars(module)) for module in plain.modules()]
+
+
+def test_installing_twice_is_installing_once(kind: str) -> None:
+    mishformer_lens.install()
+    mishformer_lens.install()
+    mishformer_lens.uninstall()
+    assert not is_hooked(make_model(Case(kind)))
+    with pytest.raises(NotInstrumentedError):
+        mishformer_lens.uninstall()
+
+
+def test_uninstalling_what_is_not_installed_is_refused() -> None:
+    with pytest.raises(NotInstrumentedError, match=r"nothing is installed: call mishformer_lens.install\(\) first"):
+        mishformer_lens.uninstall()
+
+
+def test_uninstall_gives_the_classes_back() -> None:
+    classes = [transformers.GPT2Model, transformers.GPTNeoXModel]
+    before = [cls.__init__ for cls in classes]
+    mishformer_lens.install()
+    assert all(cls.__init__ is not old for cls, old in zip(classes, before, strict=True))
+    assert all(cls.__init__.__wrapped__ is old for cls, old in zip(classes, before, strict=True))
+    mishformer_lens.uninstall()
+    assert [cls.__init__ for cls in classes] == before
+
+
+@pytest.mark.usefixtures("installed")
+def test_other_models_are_left_alone() -> None:
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48
+    )
+    transformers.BertModel(config)

@@ -1,0 +1,423 @@
+"""Putting hook points on a live model, and taking them off again."""
+
+import copy
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+import mishformer_lens
+from mishformer_lens.errors import NotInstrumentedError, UnknownHookError, UnsupportedModelError
+from tests.models import HEADS, KINDS, Case, make_config, make_model, make_tokens
+from tests.recording import assert_same, hooked
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def model(kind: str) -> Any:
+    return make_model(Case(kind))
+
+
+def trace(model: nn.Module) -> dict[str, Any]:
+    """Everything about a model that hooking it must give back: classes, attributes, keys, what it looks like."""
+    return {
+        "classes": [type(module) for module in model.modules()],
+        "attributes": [list(vars(module)) for module in model.modules()],
+        "values": [[id(value) for value in vars(module).values()] for module in model.modules()],
+        "state dict": list(model.state_dict()),
+        "pointers": [parameter.data_ptr() for parameter in model.parameters()],
+        "modules": [name for name, _ in model.named_modules()],
+        "repr": repr(model),
+    }
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    result: torch.Tensor = model(make_tokens()).logits
+    return result
+
+
+def zero(activation: torch.Tensor, hook: Any) -> torch.Tensor:
+    return torch.zeros_like(activation)
+
+
+def test_says_what_it_put_on(kind: str, model: Any) -> None:
+    instrumentation = mishformer_lens.instrument(model)
+    assert instrumentation.active
+    assert instrumentation.model is model.base_model
+    assert instrumentation.family.name == Case(kind).family
+    assert instrumentation.variant is mishformer_lens.variants[Case(kind).family]
+    assert instrumentation.features == instrumentation.variant.attention
+    assert not set(instrumentation.features) & set(instrumentation.unsupported)
+    assert all(isinstance(point, mishformer_lens.HookPoint) for point in instrumentation.hook_points.values())
+    assert f"{len(instrumentation.hook_points)} hook points" in repr(instrumentation)
+    instrumentation.remove()
+    assert "removed" in repr(instrumentation)
+
+
+def test_an_instrumented_model_looks_as_before(model: Any) -> None:
+    before = trace(model)
+    mishformer_lens.instrument(model)
+    after = trace(model)
+    for unchanged in ("state dict", "pointers", "modules", "repr"):
+        assert after[unchanged] == before[unchanged]
+    assert isinstance(model.base_model, before["classes"][1])
+    assert type(model.base_model).__name__ == before["classes"][1].__name__
+
+
+def test_remove_leaves_no_trace(model: Any) -> None:
+    before, expected = trace(model), logits(model)
+    instrumentation = mishformer_lens.instrument(model)
+    with hooked(instrumentation.hook_points, {"blocks.0.hook_mlp_out": zero}):
+        assert not torch.equal(logits(model), expected)
+    instrumentation.remove()
+    assert trace(model) == before
+    assert not instrumentation.active
+    assert_same(logits(model), expected)
+
+
+def test_remove_takes_hooks_off_with_their_hook_points(model: Any) -> None:
+    expected = logits(model)
+    instrumentation = mishformer_lens.instrument(model)
+    instrumentation["blocks.0.hook_mlp_out"].add_hook(zero)
+    instrumentation.remove()
+    assert_same(logits(model), expected)
+    mishformer_lens.instrument(model)
+    assert_same(logits(model), expected)
+
+
+def test_removing_twice_is_refused(model: Any) -> None:
+    instrumentation = mishformer_lens.instrument(model)
+    instrumentation.remove()
+    with pytest.raises(NotInstrumentedError, match="removed already"):
+        instrumentation.remove()
+
+
+def test_removing_an_old_instrumentation_leaves_the_new_one(model: Any) -> None:
+    old = mishformer_lens.instrument(model)
+    old.remove()
+    new = mishformer_lens.instrument(model)
+    with pytest.raises(NotInstrumentedError):
+        old.remove()
+    assert new.active
+
+
+def test_is_a_context_manager(model: Any) -> None:
+    before = trace(model)
+    with mishformer_lens.instrument(model) as instrumentation:
+        assert instrumentation.active
+    assert trace(model) == before
+    with pytest.raises(ZeroDivisionError), mishformer_lens.instrument(model):
+        raise ZeroDivisionError
+    assert trace(model) == before
+
+
+def test_a_nested_context_leaves_the_hook_points_to_the_outer_one(model: Any) -> None:
+    with mishformer_lens.instrument(model) as outer:
+        with mishformer_lens.instrument(model) as inner:
+            assert inner is outer
+        assert outer.active
+    assert not outer.active
+
+
+def test_a_context_may_be_left_after_remove(model: Any) -> None:
+    with mishformer_lens.instrument(model) as instrumentation:
+        instrumentation.remove()
+    assert not instrumentation.active
+
+
+def test_instrumenting_twice_changes_nothing(model: Any) -> None:
+    first = mishformer_lens.instrument(model)
+    during = trace(model)
+    assert mishformer_lens.instrument(model) is first
+    assert mishformer_lens.instrument(model.base_model) is first
+    assert trace(model) == during
+
+
+def test_two_models_do_not_affect_each_other(kind: str) -> None:
+    one, other, plain = (make_model(Case(kind)) for _ in range(3))
+    expected = logits(plain)
+    points = mishformer_lens.instrument(one).hook_points
+    other_points = mishformer_lens.instrument(other).hook_points
+    with hooked(points, {"blocks.0.hook_mlp_out": zero}):
+        edited = logits(one)
+        assert not torch.equal(edited, expected)
+        assert_same(logits(other), expected)
+        assert_same(logits(plain), expected)
+        with hooked(other_points, {"blocks.1.hook_mlp_out": zero}):
+            assert not torch.equal(logits(other), expected)
+            assert_same(logits(one), edited)
+    assert_same(logits(one), expected)
+
+
+def test_models_of_both_families_and_both_block_forms_live_side_by_side() -> None:
+    models = {kind: make_model(Case(kind)) for kind in KINDS}
+    expected = {kind: logits(each) for kind, each in models.items()}
+    instrumentations = [mishformer_lens.instrument(each) for each in models.values()]
+    assert {kind: logits(each).sum().item() for kind, each in models.items()} == {
+        kind: value.sum().item() for kind, value in expected.items()
+    }
+    assert len({id(each) for each in instrumentations}) == len(KINDS)
+
+
+def test_a_model_made_afterwards_is_a_plain_one(kind: str, model: Any) -> None:
+    before = trace(make_model(Case(kind)))
+    mishformer_lens.instrument(model)
+    after = trace(make_model(Case(kind)))
+    for key in ("classes", "attributes", "state dict", "modules", "repr"):
+        assert after[key] == before[key]
+
+
+def test_two_threads_hook_and_run_their_own_models(kind: str) -> None:
+    expected = logits(make_model(Case(kind)))
+    found: dict[int, list[bool]] = {}
+    start = threading.Barrier(2)
+
+    def work(number: int) -> None:
+        model = make_model(Case(kind))
+        start.wait()
+        points = mishformer_lens.instrument(model).hook_points
+        names = ["blocks.0.hook_q_input", "blocks.1.hook_attn_in", f"blocks.{number}.hook_mlp_out"]
+        equal = []
+        for _ in range(20):
+            equal.append(torch.equal(logits(model), expected))
+            for name in names:
+                points[name].add_hook(lambda activation, hook: activation * 0.5)
+            equal.append(not torch.equal(logits(model), expected))
+            for name in names:
+                points[name].remove_hooks()
+        found[number] = equal
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(found) == {0, 1}
+    assert all(all(each) for each in found.values())
+
+
+def test_one_hooked_model_runs_on_two_threads(model: Any) -> None:
+    points = mishformer_lens.instrument(model).hook_points
+    # Split inputs travel from the block to its attention: not by way of another thread's pass.
+    edits = {"blocks.0.hook_q_input": lambda activation, hook: activation * 0.5}
+    inputs = [make_tokens(batch, pos) for batch, pos in ((2, 9), (3, 5))]
+    results: dict[int, list[torch.Tensor]] = {0: [], 1: []}
+    with hooked(points, edits), torch.no_grad():
+        expected = [model(each).logits for each in inputs]
+        start = threading.Barrier(2)
+
+        def work(number: int) -> None:
+            start.wait()
+            with torch.no_grad():
+                for _ in range(20):
+                    results[number].append(model(inputs[number]).logits)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for number in range(2):
+        assert len(results[number]) == 20
+        assert all(torch.equal(each, expected[number]) for each in results[number])
+
+
+def test_a_deepcopy_is_hooked_by_itself(model: Any) -> None:
+    instrumentation = mishformer_lens.instrument(model)
+    duplicate = copy.deepcopy(model)
+    theirs = mishformer_lens.instrument(duplicate)
+    assert theirs is not instrumentation
+    assert theirs.active
+    assert theirs.model is duplicate.base_model
+    assert list(theirs.hook_points) == list(instrumentation.hook_points)
+    assert not set(map(id, theirs.hook_points.values())) & set(map(id, instrumentation.hook_points.values()))
+    expected = logits(model)
+    assert_same(logits(duplicate), expected)
+    with hooked(theirs.hook_points, {"blocks.0.attn.hook_z": zero}):
+        assert not torch.equal(logits(duplicate), expected)
+        assert_same(logits(model), expected)
+    with hooked(instrumentation.hook_points, {"blocks.0.hook_q_input": zero, "blocks.1.attn.hook_pattern": zero}):
+        assert not torch.equal(logits(model), expected)
+        assert_same(logits(duplicate), expected)
+
+
+def test_hook_points_of_a_deepcopy_are_removed_by_themselves(kind: str, model: Any) -> None:
+    plain = trace(make_model(Case(kind)))
+    instrumentation = mishformer_lens.instrument(model)
+    duplicate = copy.deepcopy(model)
+    mishformer_lens.instrument(duplicate).remove()
+    for key in ("classes", "attributes", "state dict", "modules", "repr"):
+        assert trace(duplicate)[key] == plain[key]
+    assert instrumentation.active
+    again = copy.deepcopy(model)
+    instrumentation.remove()
+    assert mishformer_lens.instrument(again).active
+
+
+def test_save_pretrained_round_trip(kind: str, model: Any, tmp_path: Path) -> None:
+    expected = logits(model)
+    plain_folder, hooked_folder = tmp_path / "plain", tmp_path / "hooked"
+    model.save_pretrained(plain_folder)
+    mishformer_lens.instrument(model)
+    model.save_pretrained(hooked_folder)
+    for name in ("config.json", "model.safetensors", "generation_config.json"):
+        assert (hooked_folder / name).read_bytes() == (plain_folder / name).read_bytes()
+    loaded = type(model).from_pretrained(hooked_folder, attn_implementation="eager").eval()
+    assert_same(logits(loaded.to(model.device)), expected)
+    points = mishformer_lens.instrument(loaded).hook_points
+    assert list(points) == list(mishformer_lens.instrument(model).hook_points)
+
+
+def test_load_state_dict_of_a_hooked_model(kind: str, model: Any) -> None:
+    expected = logits(model)
+    mishformer_lens.instrument(model)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    model.load_state_dict(state)
+    assert_same(logits(model), expected)
+
+
+def test_a_pickled_hooked_model_is_a_plain_one(kind: str, model: Any, tmp_path: Path) -> None:
+    plain, expected = trace(model), logits(model)
+    mishformer_lens.instrument(model)
+    torch.save(model, tmp_path / "model.pt")
+    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+    found = trace(loaded)
+    for key in ("classes", "attributes", "state dict", "modules", "repr"):
+        assert found[key] == plain[key]
+    assert_same(logits(loaded), expected)
+    points = mishformer_lens.instrument(loaded).hook_points
+    with hooked(points, {"blocks.0.hook_mlp_out": zero}):
+        assert not torch.equal(logits(loaded), expected)
+
+
+@pytest.mark.parametrize("head", ["base", "sequence classification", "causal"])
+def test_any_head_is_hooked(kind: str, head: str) -> None:
+    model = make_model(Case(kind), head)
+    instrumentation = mishformer_lens.instrument(model)
+    assert instrumentation.model is model.base_model
+    seen: list[str] = []
+    with (
+        torch.no_grad(),
+        hooked(instrumentation.hook_points, {"ln_final.hook_normalized": lambda x, hook: seen.append(hook.name)}),
+    ):
+        model(make_tokens())
+    assert seen == ["ln_final.hook_normalized"]
+
+
+def test_a_model_inside_other_modules_is_found(model: Any) -> None:
+    instrumentation = mishformer_lens.instrument(nn.Sequential(nn.Identity(), nn.ModuleDict({"inside": model})))
+    assert instrumentation.model is model.base_model
+
+
+def test_a_subclass_of_a_user_is_hooked(kind: str) -> None:
+    original = getattr(transformers, HEADS[Case(kind).family]["base"])
+    user_class = type("MyModel", (original,), {"__module__": __name__, "answer": lambda self: 42})
+    model = user_class(make_config(kind)).eval()
+    before = trace(model)
+    expected = model(make_tokens().cpu()).last_hidden_state
+    instrumentation = mishformer_lens.instrument(model)
+    assert isinstance(model, user_class)
+    assert model.answer() == 42
+    assert type(model).__name__ == "MyModel"
+    assert_same(model(make_tokens().cpu()).last_hidden_state, expected)
+    with hooked(instrumentation.hook_points, {"blocks.0.hook_mlp_out": zero}):
+        assert not torch.equal(model(make_tokens().cpu()).last_hidden_state, expected)
+    instrumentation.remove()
+    assert trace(model) == before
+
+
+def test_a_model_of_another_family_is_refused_and_left_alone() -> None:
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48
+    )
+    bert = transformers.BertModel(config)
+    before = trace(bert)
+    with pytest.raises(UnsupportedModelError, match=r"BertModel is of no family .*gpt2 \(GPT2Model\), gpt_neox"):
+        mishformer_lens.instrument(bert)
+    assert trace(bert) == before
+
+
+def test_something_that_is_no_model_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="Linear is of no family"):
+        mishformer_lens.instrument(nn.Linear(2, 2))
+
+
+def test_two_base_models_at_once_are_refused() -> None:
+    both = nn.ModuleList([make_model(Case("gpt2")), make_model(Case("gpt_neox"))])
+    before = trace(both)
+    with pytest.raises(UnsupportedModelError, match="contains 2 base models"):
+        mishformer_lens.instrument(both)
+    assert trace(both) == before
+
+
+class Wrapper(nn.Module):
+    """What a quantizer, an adapter or a user may put in the place of a part."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+
+PARTS = {
+    "gpt2": {"block": "h.1", "attention": "h.1.attn", "mlp": "h.1.mlp", "layer norm": "h.1.ln_1", "final norm": "ln_f"},
+    "gpt_neox": {
+        "block": "layers.1",
+        "attention": "layers.1.attention",
+        "mlp": "layers.1.mlp",
+        "layer norm": "layers.1.input_layernorm",
+        "final norm": "final_layer_norm",
+    },
+}
+
+
+@pytest.mark.parametrize("part", ["block", "attention", "mlp", "layer norm", "final norm"])
+def test_a_model_with_a_replaced_part_is_refused_and_left_alone(kind: str, model: Any, part: str) -> None:
+    place = PARTS[Case(kind).family][part]
+    parent, _, name = place.rpartition(".")
+    owner = model.base_model.get_submodule(parent)
+    setattr(owner, name, Wrapper(getattr(owner, name)))
+    before = trace(model)
+    with pytest.raises(UnsupportedModelError, match=r"Wrapper|stands where"):
+        mishformer_lens.instrument(model)
+    assert trace(model) == before
+
+
+def test_a_missing_name_is_refused_with_a_suggestion(model: Any) -> None:
+    instrumentation = mishformer_lens.instrument(model)
+    with pytest.raises(UnknownHookError, match=r"no hook point 'blocks.0.atn.hook_z'.*blocks\.0\.attn\.hook_z"):
+        instrumentation["blocks.0.atn.hook_z"]
+
+
+def test_a_hook_removed_by_torch_s_own_handle_is_gone(model: Any) -> None:
+    expected = logits(model)
+    point = mishformer_lens.instrument(model)["blocks.0.hook_mlp_out"]
+    handle = point.register_forward_hook(lambda module, inputs, output: output * 0)
+    assert point.is_active()
+    assert not torch.equal(logits(model), expected)
+    handle.remove()
+    assert not point.is_active()
+    assert_same(logits(model), expected)
+
+
+def test_no_weight_is_copied(model: Any) -> None:
+    before = [parameter.data_ptr() for parameter in model.parameters()]
+    buffers = [buffer.data_ptr() for buffer in model.buffers()]
+    instrumentation = mishformer_lens.instrument(model)
+    assert [parameter.data_ptr() for parameter in model.parameters()] == before
+    assert [buffer.data_ptr() for buffer in model.buffers()] == buffers
+    assert not any(list(point.parameters()) or list(point.buffers()) for point in instrumentation.hook_points.values())
