@@ -7,6 +7,7 @@ import click
 
 from mishformer_lens.cli import output
 from mishformer_lens.cli.compat import compat
+from mishformer_lens.cli.demo import demo
 from mishformer_lens.errors import MishformerLensError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def app() -> None:
 
 
 app.add_command(compat)
+app.add_command(demo)
 
 
 def run(arguments: Sequence[str]) -> None:
