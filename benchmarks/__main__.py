@@ -1,0 +1,124 @@
+"""Prints a table of ratios, and writes them as JSON with `--json FILE`."""
+
+import argparse
+import copy
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import mishformer_lens
+from benchmarks import memory, workloads
+from benchmarks.models import SIZES, make, tokens
+from benchmarks.others import others
+from benchmarks.timing import compare
+
+PLAIN, COPY, HOOKED = "plain", "plain, second copy", "hooked"
+
+
+def measure(size: str, attention: str, rounds: int, with_others: bool) -> dict[str, dict[str, float]]:
+    """Work to contender to its time relative to the plain model."""
+    plain = make(size, attention)
+    second, hooked_model = copy.deepcopy(plain), copy.deepcopy(plain)
+    hooked = mishformer_lens.instrument(hooked_model)
+    ids = tokens(size, plain)
+    idle = {PLAIN: plain, COPY: second, HOOKED: hooked_model}
+    forwards = {name: workloads.forward(model, ids) for name, model in idle.items()}
+    everything = workloads.forward_with_cache(hooked_model, ids, hooked, None)
+    one = workloads.forward_with_cache(hooked_model, ids, hooked, ["blocks.0.hook_resid_post"])
+    plain_only = {PLAIN: forwards[PLAIN], COPY: forwards[COPY]}
+    generations = {name: workloads.generation(model, ids, 64) for name, model in idle.items()}
+    steps = {name: workloads.training_step(model, ids) for name, model in idle.items()}
+    result = {
+        "idle forward": compare(forwards, rounds=rounds),
+        "cache of everything": compare({**plain_only, HOOKED: everything}, rounds=rounds),
+        "cache of one name": compare({**plain_only, HOOKED: one}, rounds=rounds),
+        "generation of 64 tokens, idle": compare(generations, rounds=max(30, rounds // 10), warm_up=1),
+        "training step, idle": compare(steps, rounds=max(30, rounds // 3)),
+    }
+    if with_others:
+        for name, other_idle, other_cache in others(copy.deepcopy(plain), ids):
+            result["idle forward"] |= _only(name, compare({**plain_only, name: other_idle}, rounds=rounds))
+            result["cache of everything"] |= _only(name, compare({**plain_only, name: other_cache}, rounds=rounds))
+    return result
+
+
+def _only(name: str, ratios: dict[str, float]) -> dict[str, float]:
+    return {name: ratios[name]}
+
+
+def instrument_seconds(size: str, attention: str) -> float:
+    """Time to hook a second model: the first pays for compiling."""
+    mishformer_lens.instrument(make(size, attention))
+    model = make(size, attention)
+    start = time.perf_counter()
+    mishformer_lens.instrument(model)
+    return time.perf_counter() - start
+
+
+def measure_memory(size: str, attention: str) -> dict[str, float]:
+    """Memory of hooking, relative to the weights, and of a full cache, relative to what is cached."""
+    model = make(size, attention)
+    grown = memory.hooking_bytes(model)
+    return {
+        "growth by hooking / weights": grown / memory.weights_bytes(model),
+        "storage kept by a full cache / what is cached": memory.cache_overhead(model, tokens(size, model)),
+    }
+
+
+def environment() -> dict[str, str]:
+    """What the numbers were measured with."""
+    packages = ("mishformer-lens", "torch", "transformers", "transformer-lens")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), "threads": str(torch.get_num_threads()), **versions}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["tiny", "gpt2"])
+    parser.add_argument("--attention", nargs="+", choices=["eager", "sdpa"], default=["eager"])
+    parser.add_argument("--rounds", type=int, default=60, help="runs of each contender (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads (default: %(default)s)")
+    parser.add_argument("--no-others", action="store_true", help="leave other libraries out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    record: dict[str, Any] = {"environment": environment(), "results": []}
+    console = Console()
+    for size in arguments.sizes:
+        for attention in arguments.attention:
+            ratios = measure(size, attention, arguments.rounds, not arguments.no_others)
+            sizes = measure_memory(size, attention)
+            seconds = instrument_seconds(size, attention)
+            record["results"].append(
+                {"size": size, "attention": attention, "ratios": ratios, "memory": sizes, "instrument_seconds": seconds}
+            )
+            _show(console, f"{size}, {attention}: time relative to the plain model", ratios)
+            console.print(
+                f"instrument(): {1000 * seconds:.1f} ms; " + "; ".join(f"{k}: {v:.4f}" for k, v in sizes.items())
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _show(console: Console, title: str, ratios: dict[str, dict[str, float]]) -> None:
+    table = Table(title=title)
+    table.add_column("work")
+    names = list(dict.fromkeys(name for row in ratios.values() for name in row))[1:]
+    for name in names:
+        table.add_column(name, justify="right")
+    for work, row in ratios.items():
+        table.add_row(work, *(f"{row[name]:.3f}" if name in row else "-" for name in names))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
