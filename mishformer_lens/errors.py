@@ -25,6 +25,14 @@ class AnchorMatchError(PatchError):
     """An anchor was found fewer or more times than its edit declares."""
 
 
+class SpliceError(PatchError):
+    """A replacement cannot stand where its anchor was found, because of what shares the line with it."""
+
+
+class UnsupportedEditError(PatchError):
+    """An edit changes something that cannot be changed on objects that exist already."""
+
+
 class ResolutionError(MishformerLensError):
     """No variant can be used with the installed release of transformers."""
 

@@ -13,8 +13,8 @@ class Edit:
     """Replace ``before`` by ``after`` in one member of a module.
 
     Both sides are complete Python: one statement, a sequence of statements, or an expression. ``before`` has to be
-    found exactly ``count`` times. When both sides are a single expression, ``before`` is found wherever that
-    expression occurs, also inside a larger one.
+    found exactly ``count`` times. When both sides are a single expression, ``before`` is found wherever the value of
+    that expression is taken, also inside a larger one, but not inside an f-string.
     """
 
     before: str
@@ -25,17 +25,18 @@ class Edit:
 EditLike = Edit | tuple[str, str]
 """An :class:`Edit`, or a plain pair of the source before and after."""
 
-Edits = Mapping[str, Sequence[EditLike]]
-"""Member name (``"Class"``, ``"Class.method"`` or ``"function"``) to its edits, applied in order."""
+Edits = Mapping[str, Sequence[EditLike] | Sequence[str]]
+"""Member name (``"Class"``, ``"Class.method"`` or ``"function"``) to its edits, applied in order.
+
+A flat list of texts, before and after in turn, stands for pairs, as in ``mishax``.
+"""
 
 
 def as_edits(edits: Edits) -> dict[str, list[Edit]]:
     """Give every pair the form of an :class:`Edit`.
 
-    A flat list of source blocks, before and after in turn, is taken too, as ``mishax`` takes it.
-
     Raises:
-        InvalidAnchorError: a flat list of odd length, or an entry that is neither an edit nor a pair.
+        InvalidAnchorError: a text stands for a list, a flat list is of odd length, or an entry is no pair.
     """
     return {
         member: [_as_edit(member, entry) for entry in _paired(member, entries)] for member, entries in edits.items()
@@ -43,6 +44,8 @@ def as_edits(edits: Edits) -> dict[str, list[Edit]]:
 
 
 def _paired(member: str, entries: Sequence[EditLike] | Sequence[str]) -> Sequence[object]:
+    if isinstance(entries, str):
+        raise InvalidAnchorError(f"the edits of {member} are one text: they need to be a list of pairs (before, after)")
     flat = [entry for entry in entries if isinstance(entry, str)]
     if not flat:
         return entries

@@ -3,6 +3,7 @@
 import ast
 import difflib
 from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 Span = tuple[int, int, int, int]
 """First line and column, last line and column; lines count from 1, columns are UTF-8 bytes, as ``ast`` gives them."""
@@ -30,32 +31,34 @@ def _definitions(body: Sequence[ast.stmt]) -> Iterator[Member]:
 
 def find_statements(root: ast.AST, anchor: Sequence[ast.stmt]) -> list[Span]:
     """Every place where the statements of ``anchor`` stand next to each other, without overlaps."""
-    wanted = [ast.dump(statement) for statement in anchor]
-    types = [type(statement) for statement in anchor]
-    spans: list[Span] = []
-    for block in _blocks(root):
-        start = 0
-        while start + len(wanted) <= len(block):
-            window = block[start : start + len(wanted)]
-            if [type(node) for node in window] == types and [ast.dump(node) for node in window] == wanted:
-                spans.append(span(window[0], window[-1]))
-                start += len(wanted)
-            else:
-                start += 1
-    return spans
+    return [span(block[start], block[start + len(anchor) - 1]) for block, start in _find_windows(root, anchor)]
 
 
 def find_expressions(root: ast.AST, anchor: ast.expr) -> list[Span]:
-    """Every place where the expression ``anchor`` occurs."""
-    wanted, kind = ast.dump(anchor), type(anchor)
-    return [span(node, node) for node in _walk(root) if type(node) is kind and ast.dump(node) == wanted]
+    """Every place where the value of the expression ``anchor`` is taken, but not inside f-strings."""
+    same = _Same(anchor)
+    return [span(node, node) for node in _walk(root) if same(node)]
+
+
+def replace_statements(root: ast.AST, anchor: Sequence[ast.stmt], new: Sequence[ast.stmt]) -> None:
+    """Do on the tree what an edit does on its text, wherever :func:`find_statements` finds ``anchor``."""
+    for block, start in reversed(list(_find_windows(root, anchor))):
+        block[start : start + len(anchor)] = new or [ast.Pass()]
+
+
+def replace_expressions(root: ast.AST, anchor: ast.expr, new: ast.expr) -> None:
+    """Do on the tree what an edit does on its text, wherever :func:`find_expressions` finds ``anchor``."""
+    _Replacement(anchor, new).visit(root)
 
 
 def span(first: ast.stmt | ast.expr, last: ast.stmt | ast.expr) -> Span:
-    """From the start of ``first`` to the end of ``last``."""
+    """From the start of ``first``, decorators included, to the end of ``last``."""
     assert last.end_lineno is not None  # always set by ast.parse
     assert last.end_col_offset is not None
-    return first.lineno, first.col_offset, last.end_lineno, last.end_col_offset
+    start = first.lineno
+    if isinstance(first, Member):
+        start = min([start, *(decorator.lineno for decorator in first.decorator_list)])
+    return start, first.col_offset, last.end_lineno, last.end_col_offset
 
 
 def nearest_statements(root: ast.AST, anchor: Sequence[ast.stmt], limit: int = 3) -> list[str]:
@@ -76,6 +79,40 @@ def _blocks(root: ast.AST) -> Iterator[list[ast.stmt]]:
         for _, value in ast.iter_fields(node):
             if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
                 yield value
+
+
+def _find_windows(root: ast.AST, anchor: Sequence[ast.stmt]) -> Iterator[tuple[list[ast.stmt], int]]:
+    """The blocks with ``anchor`` in them, and where it starts in each."""
+    same = [_Same(statement) for statement in anchor]
+    for block in _blocks(root):
+        start = 0
+        while start + len(same) <= len(block):
+            if all(each(node) for each, node in zip(same, block[start:], strict=False)):
+                yield block, start
+                start += len(same)
+            else:
+                start += 1
+
+
+class _Same:
+    """Tells whether a node is the same code as ``wanted``, wherever each stands."""
+
+    def __init__(self, wanted: ast.AST) -> None:
+        self.kind, self.dump = type(wanted), ast.dump(wanted)
+
+    def __call__(self, node: ast.AST) -> TypeGuard[ast.expr]:
+        return type(node) is self.kind and ast.dump(node) == self.dump
+
+
+class _Replacement(ast.NodeTransformer):
+    def __init__(self, anchor: ast.expr, new: ast.expr) -> None:
+        self.same, self.new = _Same(anchor), new
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        if self.same(node):
+            return self.new
+        # As in _walk.
+        return node if isinstance(node, ast.JoinedStr) else self.generic_visit(node)
 
 
 def _walk(root: ast.AST) -> Iterator[ast.AST]:

@@ -2,7 +2,9 @@
 
 import ast
 import dataclasses
+import io
 import textwrap
+import tokenize
 from collections.abc import Iterator
 
 from mishformer_lens.engine.edits import Edit, Edits, as_edits, clean, parse_side, sole_expression
@@ -13,8 +15,10 @@ from mishformer_lens.engine.matching import (
     find_member,
     find_statements,
     nearest_statements,
+    replace_expressions,
+    replace_statements,
 )
-from mishformer_lens.errors import AnchorMatchError, MemberNotFoundError, PatchError
+from mishformer_lens.errors import AnchorMatchError, MemberNotFoundError, PatchError, SpliceError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,8 @@ def patch_source(source: str, edits: Edits) -> PatchedSource:
         InvalidAnchorError: a side of an edit is not complete Python.
         MemberNotFoundError: a member is not in ``source``.
         AnchorMatchError: an anchor occurs fewer or more times than declared.
+        SpliceError: a replacement cannot stand where its anchor does.
+        SyntaxError: ``source`` is not Python.
     """
     tree = ast.parse(source)
     patched: dict[str, tuple[Span, str]] = {}
@@ -76,30 +82,61 @@ def apply_edit(text: str, member: str, edit: Edit) -> str:
     """Apply one edit to the text of the class or function that ``member`` names or lies in.
 
     Raises:
-        InvalidAnchorError, MemberNotFoundError, AnchorMatchError: as :func:`patch_source`.
+        InvalidAnchorError, MemberNotFoundError, AnchorMatchError, SpliceError: as :func:`patch_source`.
     """
     before = parse_side(edit.before, "before", member)
     after = parse_side(edit.after, "after", member)
     root = _find(ast.parse(text), member)
-    expression, replacement = sole_expression(before), sole_expression(after)
-    if expression is not None and replacement is not None:
-        spans = find_expressions(root, expression)
-        new = _expression_text(edit, replacement)
+    anchor, replacement = sole_expression(before), sole_expression(after)
+    if anchor is not None and replacement is not None:
+        spans = find_expressions(root, anchor)
+        new = _expression_text(edit, anchor, replacement)
     else:
         spans = find_statements(root, before)
-        new = clean(edit.after) or "pass"
+        new = clean(edit.after) if after else f"{clean(edit.after)}\npass".strip()
     if len(spans) != edit.count:
         raise _match_error(root, member, edit, before, len(spans))
     result = text.encode()
     for where in sorted(spans, reverse=True):
-        result = _splice(result, where, textwrap.indent(new, " " * where[1]).lstrip().encode())
+        result = _splice(result, where, _indented(new, _indentation(result, where)).encode())
+    if anchor is not None and replacement is not None:
+        replace_expressions(root, anchor, replacement)
+    else:
+        replace_statements(root, before, after)
+    if _shape(result.decode(), member) != ast.dump(root):
+        raise _splice_error(text, member, edit, spans)
     return result.decode()
 
 
-def _expression_text(edit: Edit, replacement: ast.expr) -> str:
-    text = clean(edit.after)
-    binds_tightest = isinstance(replacement, ast.Name | ast.Call | ast.Attribute | ast.Subscript | ast.Constant)
-    return text if binds_tightest and "\n" not in text else f"({text})"
+def _expression_text(edit: Edit, anchor: ast.expr, replacement: ast.expr) -> str:
+    text = ast.get_source_segment(clean(edit.after), replacement) or ""
+    binds_tightest = isinstance(replacement, ast.Name | ast.Call | ast.Attribute | ast.Subscript | ast.Starred)
+    # The positions of these take in the parentheses around them, in calls and after keywords too.
+    owns_parentheses = isinstance(anchor, ast.GeneratorExp | ast.Tuple)
+    return text if binds_tightest and not owns_parentheses and "\n" not in text else f"({text})"
+
+
+def _indented(text: str, indentation: str) -> str:
+    """``text`` with every line after the first indented, but for lines that begin inside a string."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    inside = {line for token in tokens for line in range(token.start[0] + 1, token.end[0] + 1)}
+    first, *others = text.split("\n")
+    indented = (
+        line if number in inside or not line else indentation + line for number, line in enumerate(others, start=2)
+    )
+    return "\n".join([first, *indented])
+
+
+def _indentation(text: bytes, where: Span) -> str:
+    before = text.splitlines()[where[0] - 1][: where[1]].decode()
+    return before if not before.strip() else " " * len(before)
+
+
+def _shape(text: str, member: str) -> str | None:
+    try:
+        return ast.dump(_find(ast.parse(text), member))
+    except SyntaxError:
+        return None
 
 
 def _find(tree: ast.Module, member: str) -> Member:
@@ -144,4 +181,14 @@ def _match_error(root: ast.AST, member: str, edit: Edit, before: list[ast.stmt],
         f"this anchor occurs {found} times in {member}, and its edit needs it {edit.count} times:\n{quoted}\n"
         f"The nearest statements in {member} are:\n{near}\n"
         "Quote the statements as they stand in this source, or declare how often they occur."
+    )
+
+
+def _splice_error(text: str, member: str, edit: Edit, spans: list[Span]) -> SpliceError:
+    lines = [text.split("\n")[where[0] - 1].strip() for where in spans]
+    return SpliceError(
+        f"the replacement of this anchor in {member} would mean something else where it stands:\n"
+        f"{textwrap.indent(clean(edit.before), '    ')}\nIt was found in:\n"
+        f"{textwrap.indent(chr(10).join(lines), '    ')}\n"
+        "Take everything on these lines into the anchor."
     )
