@@ -6,15 +6,18 @@ at every run, so the second run of a session costs about a second before the fir
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))
 
 from tools.grid import LOCKS, read_grid  # noqa: E402 - the path is set first
 from tools.interpreters import select_in_pyenv  # noqa: E402
+from tools.watch import Finding, moved_cells, read_scan, write_report  # noqa: E402
 from tools.wheels import find_links, torch_arguments  # noqa: E402
 
 GRID = read_grid()
@@ -53,7 +56,9 @@ def sync(session: nox.Session, lock: Path, *, package: bool = True) -> None:
 def run_suite(session: nox.Session, **environment: str) -> None:
     """Runs pytest over tests/, or with the arguments after `--`."""
     # An outcome recorder goes here: it would be one more argument, such as `-p tools.outcomes`.
-    session.run("pytest", *(session.posargs or ["tests"]), env=ENVIRONMENT | environment)
+    # tests/tools needs no transformers and runs in the session `unit`.
+    arguments = session.posargs or ["tests", "--ignore=tests/tools"]
+    session.run("pytest", *arguments, env=ENVIRONMENT | environment)
 
 
 def define_cells(python: str) -> None:
@@ -78,7 +83,10 @@ for each_python in GRID.pythons:
 
 
 @nox.session(python=[PYTHON])
-@nox.parametrize("transformers", [cell.minor for cell in GRID.cells])
+@nox.parametrize(
+    "transformers",
+    [nox.param(cell.minor, tags=["gpu", "gpu-newest"] if cell == GRID.newest else ["gpu"]) for cell in GRID.cells],
+)
 def test_gpu(session: nox.Session, transformers: str) -> None:
     """The whole suite with one release of transformers, on CUDA."""
     # Not `sync`: the CUDA packages of torch are in no lock, torch's own metadata pins them.
@@ -111,6 +119,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("zizmor", "--offline", "--quiet", ".github/workflows")
+    session.run("python", "-m", "tools.actionlint")
 
 
 @nox.session(python=PYTHON)
@@ -148,3 +157,32 @@ def update_grid(session: nox.Session) -> None:
     # transformers is not needed here, and its absence is no news
     quiet = {"PYTHONWARNINGS": "ignore:transformers is not installed"}
     session.run("python", "-m", "tools.update_grid", *session.posargs, env=quiet)
+
+
+@nox.session(python=PYTHON)
+def watch(session: nox.Session) -> None:
+    """Adds new releases to the grid, tries them, and writes what to report to the folder after `-- --out`."""
+    sync(session, LOCKS / "tools.txt")
+    quiet = {"PYTHONWARNINGS": "ignore:transformers is not installed"}
+    session.run("python", "-m", "tools.update_grid", "--only-releases", "--write", env=quiet)
+    findings = []
+    for cell in moved_cells(GRID, read_grid()):
+        sync(session, cell.lock)
+        scan = ["mishformer-lens", "compat", "scan", "--release", cell.transformers, "--json"]
+        # 1: anchors are missing; 3: an unseen source that every anchor matches
+        rows = session.run(*scan, silent=True, success_codes=[0, 1, 3])
+        finding = Finding(cell, read_scan(str(rows)), suite_passed=None)
+        if finding.anchors_match:
+            session.run("python", "tools/fingerprints.py", "--write", env=ENVIRONMENT)
+            finding = replace(finding, suite_passed=passes(session))
+        findings.append(finding)
+    write_report(findings, Path(session.posargs[-1] if session.posargs else session.create_tmp()))
+
+
+def passes(session: nox.Session) -> bool:
+    """Whether the suite passes in the environment of `session`."""
+    try:
+        session.run("pytest", "tests", "--ignore=tests/tools", env=ENVIRONMENT)
+    except CommandFailed:
+        return False
+    return True

@@ -61,7 +61,8 @@ def other_locks(grid: Grid) -> tuple[Lock, ...]:
             title="the declared floor of every direct dependency",
             inputs=PACKAGE,
             # Builds of torch for the CPU are not kept on every index, so the floor of torch is not resolved.
-            constraints=(f"torch=={grid.torch}",),
+            # Left alone, the resolver goes back to a datasets that today's pyarrow broke.
+            constraints=(f"torch=={grid.torch}", "datasets>=4.0"),
             options=("--resolution=lowest-direct",),
         ),
         Lock(LOCKS / "unit.txt", "the tests that need no torch", ("--group=unit",)),

@@ -101,7 +101,7 @@ def updated_grid_text(text: str, version: Version, minor: str, transformer_lens:
     document = tomlkit.parse(text)
     cells = document["cells"]
     if transformer_lens is None:
-        cells[minor]["transformers"] = str(version)  # type: ignore[index] # tomlkit types every item alike
+        cells[minor]["transformers"] = str(version)
         return tomlkit.dumps(document)
     # Appended as text: at the end, where a new minor belongs, and with the blank line that the others have.
     return (
