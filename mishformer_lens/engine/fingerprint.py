@@ -30,16 +30,19 @@ def _fingerprint(node: Member | None) -> str:
 
 
 def _dump(node: ast.AST) -> str:
-    """Like ``ast.dump``, but without the fields that a newer Python adds and leaves empty."""
+    """Like ``ast.dump``, but without the fields that a newer Python adds and leaves empty.
+
+    In ASCII, because which characters ``repr`` escapes depends on Python's version of Unicode.
+    """
     fields = []
     for name, value in ast.iter_fields(node):
         if isinstance(value, ast.AST):
             fields.append(f"{name}={_dump(value)}")
         elif isinstance(value, list):
             if value:
-                fields.append(f"{name}=[{','.join(_dump(v) if isinstance(v, ast.AST) else repr(v) for v in value)}]")
+                fields.append(f"{name}=[{','.join(_dump(v) if isinstance(v, ast.AST) else ascii(v) for v in value)}]")
         elif value is not None:
-            fields.append(f"{name}={value!r}")
+            fields.append(f"{name}={value!a}")
     return f"{type(node).__name__}({','.join(fields)})"
 
 

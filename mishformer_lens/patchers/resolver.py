@@ -101,7 +101,11 @@ def select_by_release(family: Family, release: str) -> Variant | None:
 
 
 def judge(family: Family, source: str, release: str) -> Verdict:
-    """Say which variant serves ``source``, and how well that is proven. Nothing is raised for a bad source."""
+    """Say which variant serves ``source``, and how well that is proven. A source that nothing fits is a verdict, not an error.
+
+    Raises:
+        SyntaxError: ``source`` is not Python.
+    """
     table = verified()[family.name]
     known = table["files"].get(file_hash(source))
     if known is not None:
@@ -199,9 +203,7 @@ def require(family: Family, source: str, release: str, allow_unverified: bool | 
     if verdict.status == "fails":
         raise _anchors_missing(verdict)
     if verdict.status == "applies":
-        if allow_unverified is None:
-            allow_unverified = os.environ.get(ALLOW_UNVERIFIED_VARIABLE) == "1"
-        if not allow_unverified:
+        if not _is_allowed(allow_unverified):
             raise _unverified(family, verdict)
         warnings.warn(
             f"the {family.name} source of transformers {release} was never verified: variant {verdict.variant.name} "
@@ -210,6 +212,10 @@ def require(family: Family, source: str, release: str, allow_unverified: bool | 
             stacklevel=3,
         )
     return verdict
+
+
+def _is_allowed(allow_unverified: bool | None) -> bool:
+    return os.environ.get(ALLOW_UNVERIFIED_VARIABLE) == "1" if allow_unverified is None else allow_unverified
 
 
 def _anchors_missing(verdict: Verdict) -> AnchorsMissingError:
@@ -239,7 +245,7 @@ def _unverified(family: Family, verdict: Verdict) -> UnverifiedSourceError | Mod
 
 
 _lock = threading.Lock()
-_resolved: dict[tuple[str, Path, int, bool | None], Verdict] = {}
+_resolved: dict[tuple[str, Path, int, bool], Verdict] = {}
 
 
 def resolve(family: Family, path: Path | None = None, allow_unverified: bool | None = None) -> Verdict:
@@ -253,10 +259,11 @@ def resolve(family: Family, path: Path | None = None, allow_unverified: bool | N
         ResolutionError: see :func:`require`; also where transformers is not installed.
     """
     path = path or installed_source(family)
-    key = (family.name, path, path.stat().st_mtime_ns, allow_unverified)
+    allowed = _is_allowed(allow_unverified)
+    key = (family.name, path, path.stat().st_mtime_ns, allowed)
     with _lock:
         if key not in _resolved:
-            _resolved[key] = require(family, path.read_text(encoding="utf-8"), installed_release(), allow_unverified)
+            _resolved[key] = require(family, path.read_text(encoding="utf-8"), installed_release(), allowed)
         return _resolved[key]
 
 
