@@ -31,10 +31,10 @@ def has_rope_parameters() -> bool:
 
 def rope(kind: str, rope_type: str) -> dict[str, Any]:
     """The configuration fields that choose a rotary embedding of ``rope_type`` with factor 2."""
-    scaling = {"rope_type": rope_type, "factor": 2.0}
     if not has_rope_parameters():
-        return {"rope_scaling": scaling}
-    return {"rope_parameters": {**make_config(kind).rope_parameters, **scaling}}
+        # 4.44 knows no other name than "type"; all later ones take it, too.
+        return {"rope_scaling": {"type": rope_type, "factor": 2.0}}
+    return {"rope_parameters": {**make_config(kind).rope_parameters, "rope_type": rope_type, "factor": 2.0}}
 
 
 def enable_checkpointing(model: Any, **arguments: Any) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from torch import nn
 
 DEVICE = torch.device(os.environ.get("MISHFORMER_LENS_DEVICE", "cpu"))
 
@@ -118,15 +117,21 @@ def make_model(case: Case, head: str = "causal", **config_changes: Any) -> Any:
     return model.to(device=DEVICE, dtype=case.dtype).eval()
 
 
-def fill_weights(model: nn.Module) -> None:
+def fill_weights(model: Any) -> None:
     """Give every parameter values that depend on its name alone.
 
     No bias is zero and no gain is one, as they are in a new model: an activation that misses one of them shows.
     """
+    unembedding, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if unembedding is not None and parameter is unembedding.weight and parameter is not embedding.weight:
+                # GPT-NeoX's was renamed.
+                seed = "unembedding.weight"
+            else:
+                seed = name
             # RandomState's numbers are the same in every release of numpy.
-            random = np.random.RandomState(zlib.crc32(name.encode()))
+            random = np.random.RandomState(zlib.crc32(seed.encode()))
             values = torch.from_numpy(random.standard_normal(tuple(parameter.shape))).float()
             if parameter.dim() < 2:
                 values = values * 0.2 + (1.0 if name.endswith("weight") else 0.0)

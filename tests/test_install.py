@@ -57,20 +57,21 @@ def test_every_way_of_creating_a_model_gives_a_hooked_one(kind: str, attention: 
 
 
 def test_a_loaded_model_computes_what_it_did(kind: str, tmp_path: Path) -> None:
-    plain = make_model(Case(kind))
-    plain.save_pretrained(tmp_path)
+    make_model(Case(kind)).save_pretrained(tmp_path)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
     mishformer_lens.install()
     try:
         loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
     finally:
         mishformer_lens.uninstall()
-    loaded = loaded.to(plain.device).eval()
+    loaded = loaded.eval()
+    tokens = make_tokens().to(plain.device)
     with torch.no_grad():
-        expected = plain(make_tokens()).logits
-        assert_same(loaded(make_tokens()).logits, expected)
+        expected = plain(tokens).logits
+        assert_same(loaded(tokens).logits, expected)
         instrumentation = mishformer_lens.instrument(loaded)
         with hooked(instrumentation.hook_points, {"blocks.0.hook_mlp_out": lambda activation, hook: activation * 0}):
-            assert not torch.equal(loaded(make_tokens()).logits, expected)
+            assert not torch.equal(loaded(tokens).logits, expected)
 
 
 def test_models_from_before_and_from_after_are_plain(kind: str) -> None:

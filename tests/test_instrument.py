@@ -264,9 +264,10 @@ def test_hook_points_of_a_deepcopy_are_removed_by_themselves(kind: str, model: A
 
 
 def test_save_pretrained_round_trip(kind: str, model: Any, tmp_path: Path) -> None:
-    expected = logits(model)
     plain_folder, hooked_folder = tmp_path / "plain", tmp_path / "hooked"
     model.save_pretrained(plain_folder)
+    # In some releases a GPT-NeoX configuration does not survive the round trip, with or without hooks.
+    expected = logits(type(model).from_pretrained(plain_folder, attn_implementation="eager").eval().to(model.device))
     mishformer_lens.instrument(model)
     model.save_pretrained(hooked_folder)
     for name in ("config.json", "model.safetensors", "generation_config.json"):

@@ -155,7 +155,7 @@ def embeddings(model: Any) -> Any:
 
 @torch.no_grad()
 def positions(model: Any) -> Any:
-    return model(make_tokens(), position_ids=torch.arange(POS, device=DEVICE).flip(0)[None].expand(BATCH, -1) + 3)
+    return model(make_tokens(), position_ids=torch.arange(POS, device=DEVICE).flip(0)[None].expand(BATCH, -1))
 
 
 @torch.no_grad()
