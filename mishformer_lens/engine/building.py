@@ -65,11 +65,11 @@ def build_members(
     namespace = {**vars(module), **(extra_names or {})}
     compiler = _Compiler(filename, namespace, _future_imports(after), drop_decorators)
     functions: dict[str, types.FunctionType] = {}
-    edited: dict[type, list[Function]] = {}
+    methods: dict[type, dict[str, Any]] = {}
     for name in patched.members:
         old, new, original = find_member(before, name), find_member(after, name), vars(module).get(name)
         if isinstance(old, ast.ClassDef) and isinstance(new, ast.ClassDef) and _is_own_class(original, module):
-            edited[original] = _changed_functions(old, new)
+            methods[original] = compiler.methods(_changed_functions(old, new), original)
         elif isinstance(new, Function) and original is not None:
             functions[name] = compiler.function(new, original)
         else:
@@ -77,10 +77,7 @@ def build_members(
                 f"{name} of {module.__name__} is not what its source says: it was deleted or replaced after its "
                 "definition. Edit what took its place."
             )
-    classes = _subclasses(module, edited)
-    for original, nodes in edited.items():
-        for name, method in compiler.methods(nodes, original).items():
-            setattr(classes[original], name, method)
+    classes = _subclasses(module, methods)
     namespace |= functions | {original.__name__: subclass for original, subclass in classes.items()}
     return BuiltMembers(classes=classes, functions=functions, namespace=namespace, filename=filename)
 
@@ -113,14 +110,14 @@ def _future_imports(tree: ast.Module) -> list[ast.stmt]:
     return [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
 
 
-def _subclasses(module: types.ModuleType, edited: Collection[type]) -> dict[type, type]:
-    """A subclass for every class of ``module`` that is edited or inherits from an edited one, parents first."""
+def _subclasses(module: types.ModuleType, methods: Mapping[type, dict[str, Any]]) -> dict[type, type]:
+    """A subclass for every class of ``module`` that has ``methods`` or inherits from one that has, parents first."""
     own: dict[type, None] = {value: None for value in vars(module).values() if _is_own_class(value, module)}
     result: dict[type, type] = {}
-    affected = [cls for cls in own if not set(edited).isdisjoint(cls.__mro__)]
+    affected = [cls for cls in own if not methods.keys().isdisjoint(cls.__mro__)]
     for cls in sorted(affected, key=lambda cls: len(cls.__mro__)):
         parents = tuple(result[parent] for parent in cls.__mro__[1:] if parent in result)
-        result[cls] = _subclass(cls, (cls, *parents))
+        result[cls] = _subclass(cls, (cls, *parents), methods.get(cls, {}))
     return result
 
 
@@ -128,8 +125,8 @@ def _is_own_class(value: object, module: types.ModuleType) -> TypeGuard[type]:
     return isinstance(value, type) and value.__module__ == module.__name__
 
 
-def _subclass(cls: type, bases: tuple[type, ...]) -> type:
-    body = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+def _subclass(cls: type, bases: tuple[type, ...], methods: dict[str, Any]) -> type:
+    body = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__, **methods}
     return types.new_class(cls.__name__, bases, exec_body=lambda namespace: namespace.update(body))
 
 
