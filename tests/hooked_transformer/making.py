@@ -8,7 +8,7 @@ import transformers
 
 from mishformer_lens import HookedTransformer
 from tests.hooked_transformer.scenarios import D_VOCAB
-from tests.models import D_HEAD, D_MLP, D_MODEL, MAX_POS, N_HEADS, N_LAYERS, Case, make_model
+from tests.models import D_MODEL, Case, make_model
 
 TEXTS = ["The mill stood by the river.", "Velmira gave the lantern to Ordan, and Ordan thanked Velmira."]
 
@@ -21,12 +21,13 @@ def make_tokenizer(folder: Path, prepends_bos: bool = False) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=D_VOCAB,
-        special_tokens=["<|endoftext|>"],
+        vocab_size=D_VOCAB - 1,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS * 3, trainer)
+    # Last, as in GPT-2: TransformerLens's generate() takes token 0 for one that is not padding.
+    tokenizer.add_special_tokens(["<|endoftext|>"])
     if prepends_bos:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.token_to_id("<|endoftext|>"))]
@@ -39,11 +40,17 @@ def make_tokenizer(folder: Path, prepends_bos: bool = False) -> Any:
 def make_hf_model(kind: str, attention: str = "eager", dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     """A tiny model whose weights are the same in every release, with a vocabulary of 300 tokens."""
     model = make_model(Case(kind, attention, dtype), vocab_size=D_VOCAB, **changes)
+    if model.config.hidden_size != D_MODEL:
+        # Made for small models: in a large one the same numbers would amplify rounding from layer to layer.
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.data.mul_((D_MODEL / model.config.hidden_size) ** 0.5)
     if not model.config.tie_word_embeddings:
         # The module's name, by which the weights are drawn, changed between releases of transformers.
-        weights = torch.randn(D_VOCAB, D_MODEL, generator=torch.Generator().manual_seed(5)) * D_MODEL**-0.5
+        parameter = model.get_output_embeddings().weight
+        weights = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)) * D_MODEL**-0.5
         with torch.no_grad():
-            model.get_output_embeddings().weight.copy_(weights)
+            parameter.copy_(weights)
     return model
 
 
@@ -52,29 +59,31 @@ def make_model_of(kind: str, tokenizer: Any | None = None, **arguments: Any) -> 
     return HookedTransformer(make_hf_model(kind, **arguments), tokenizer)
 
 
-def make_reference(kind: str, tokenizer: Any | None = None, processed: bool = False) -> Any:
+def make_reference(kind: str, tokenizer: Any | None = None, processed: bool = False, **changes: Any) -> Any:
     """TransformerLens 2.15.4's own ``HookedTransformer`` with the same weights. Only where it is installed."""
     from transformer_lens import HookedTransformer as Reference
     from transformer_lens import HookedTransformerConfig
     from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights, convert_neox_weights
 
-    hf_model = make_hf_model(kind)
+    hf_model = make_hf_model(kind, **changes)
+    config = hf_model.config
+    d_head = config.hidden_size // config.num_attention_heads
     is_gpt2 = kind == "gpt2"
     fields: dict[str, Any] = {"positional_embedding_type": "standard", "act_fn": "gelu_new"}
     if not is_gpt2:
         fields = {
             "positional_embedding_type": "rotary",
             "act_fn": "gelu",
-            "rotary_dim": D_HEAD // 2,
+            "rotary_dim": d_head // 2,
             "parallel_attn_mlp": kind == "gpt_neox",
         }
     cfg = HookedTransformerConfig(
-        n_layers=N_LAYERS,
-        d_model=D_MODEL,
-        n_ctx=MAX_POS,
-        d_head=D_HEAD,
-        n_heads=N_HEADS,
-        d_mlp=D_MLP,
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+        n_ctx=config.max_position_embeddings,
+        d_head=d_head,
+        n_heads=config.num_attention_heads,
+        d_mlp=config.n_inner if is_gpt2 else config.intermediate_size,
         d_vocab=D_VOCAB,
         eps=1e-5,
         normalization_type="LNPre" if processed else "LN",

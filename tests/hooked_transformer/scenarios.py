@@ -19,8 +19,8 @@ D_VOCAB = 300
 
 
 def tokens() -> torch.Tensor:
-    """Tokens ``[batch, pos]``, ``[2, 7]``."""
-    return torch.randint(2, D_VOCAB, (2, 7), generator=torch.Generator().manual_seed(3))
+    """Tokens ``[batch, pos]``, ``[2, 7]``; none of them is the last of the vocabulary, which is padding."""
+    return torch.randint(2, D_VOCAB - 1, (2, 7), generator=torch.Generator().manual_seed(3))
 
 
 def logits(model: Any) -> Values:
@@ -97,7 +97,8 @@ def cache_of_some(model: Any) -> Values:
 def cache_methods(model: Any) -> Values:
     _, activations = _cached(model)
     answers = tokens()[:, -1]
-    residual, _ = activations.accumulated_resid(-1, incl_mid=False, apply_ln=True, return_labels=True)
+    # Not for the last layer: from 4.0 on TransformerLens computes the final layer norm's scale anew there.
+    residual, _ = activations.accumulated_resid(1, incl_mid=False, apply_ln=True, return_labels=True)
     heads = activations.stack_head_results(layer=2, apply_ln=True, incl_remainder=True)
     return {
         "accumulated": residual,
