@@ -47,7 +47,7 @@ def _dump(node: ast.AST) -> str:
 
 
 class _Shape(ast.NodeTransformer):
-    """Drops docstrings and annotations. It changes the tree that it is given."""
+    """Drops docstrings, annotations and what only some Pythons put in. It changes the tree that it is given."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
@@ -68,6 +68,11 @@ class _Shape(ast.NodeTransformer):
         if node.value is None:
             return None
         return ast.Assign(targets=[node.target], value=self.visit(node.value), type_comment=None)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        # Python 3.12.1 adds empty strings to the formats of f-strings.
+        node.values = [each for each in node.values if not (isinstance(each, ast.Constant) and each.value == "")]
+        return self.generic_visit(node)
 
     def _without_docstring(self, node: Member) -> ast.AST:
         if ast.get_docstring(node, clean=False) is not None:
