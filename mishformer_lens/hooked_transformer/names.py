@@ -31,7 +31,6 @@ _ALIASES: Final = {
     "gpt-neox-20b": "EleutherAI/gpt-neox-20b",
     "gpt-neox": "EleutherAI/gpt-neox-20b",
     "neox": "EleutherAI/gpt-neox-20b",
-    "pythia": "EleutherAI/pythia-70m",
 } | {
     alias: f"stanford-crfm/{name}"
     for size, seeds in _STANFORD.items()
@@ -57,7 +56,7 @@ _PYTHIA_RENAMED: Final = {
     "13b": "12b",
 }
 
-_PYTHIA = re.compile(r"(?:EleutherAI/)?pythia-([0-9.]+[mb])(-.*)?", re.IGNORECASE)
+_PYTHIA = re.compile(r"(?:EleutherAI/)?pythia(?:-([0-9.]+[mb]))?(-.*)?", re.IGNORECASE)
 
 _PYTHIA_STEPS: Final = (0, *(2**exponent for exponent in range(10)), *range(1000, 143001, 1000))
 _PYTHIA_V0_STEPS: Final = tuple(range(1000, 143001, 1000))
@@ -73,7 +72,7 @@ def hugging_face_name(name: str) -> str:
     """HuggingFace's name for a model that TransformerLens has a short name for; any other name as it is."""
     pythia = _PYTHIA.fullmatch(name)
     if pythia:
-        size = pythia[1].lower()
+        size = (pythia[1] or "70m").lower()
         return f"EleutherAI/pythia-{_PYTHIA_RENAMED.get(size, size)}{pythia[2] or ''}"
     return _ALIASES.get(name.lower(), name)
 

@@ -1,5 +1,6 @@
 """Weight processing on HuggingFace's own weights, and back; TransformerLens's state dictionaries."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -72,20 +73,24 @@ class Processing(Weights):
                 f"the state dict has {unknown[0]!r}, which this model does not have. {did_you_mean(unknown[0], own)}"
                 "Needed are TransformerLens's names, as in to_transformer_lens_state_dict()."
             )
-        values = own | {name: state_dict[name] for name in state_dict if name in own}
-        already_folded = self.cfg.normalization_type == "LNPre"
-        if fold_ln and not already_folded:
-            values = self.fold_layer_norm(values)
-        if center_writing_weights:
-            values = self.center_writing_weights(values)
-        if center_unembed:
-            values = self.center_unembed(values)
-        if fold_value_biases:
-            values = self.fold_value_biases(values)
-        if refactor_factored_attn_matrices:
-            values = self.refactor_factored_attn_matrices(values)
-        self._remember()
-        self._untie()
+        # Copies: they may be views of the very parameters that are about to be written.
+        given = {name: value.detach().clone() for name, value in state_dict.items() if name in own}
+        with contextlib.ExitStack() as on_error:
+            if self._original is None:
+                self._remember()
+                on_error.callback(self.undo_processing)
+            values = self.to_transformer_lens_state_dict() | given
+            if fold_ln and self.cfg.normalization_type != "LNPre":
+                values = self.fold_layer_norm(values)
+            if center_writing_weights:
+                values = self.center_writing_weights(values)
+            if center_unembed:
+                values = self.center_unembed(values)
+            if fold_value_biases:
+                values = self.fold_value_biases(values)
+            if refactor_factored_attn_matrices:
+                values = self.refactor_factored_attn_matrices(values)
+            on_error.pop_all()
         self._write(values)
         if fold_ln:
             self.cfg.normalization_type = "LNPre"
@@ -134,20 +139,17 @@ class Processing(Weights):
         self.cfg.normalization_type = original.normalization_type
 
     def _remember(self) -> None:
-        if self._original is None:
-            values = {name: value.detach().clone() for name, value in self.hf_model.named_parameters()}
-            self._original = _Original(values, [], False, self.cfg.normalization_type)
-
-    def _untie(self) -> None:
-        assert self._original is not None
+        """Keep the weights, and give every projection a weight and a bias of its own to write to."""
+        kept = {name: value.detach().clone() for name, value in self.hf_model.named_parameters()}
         output, embedding = self.unembed.module, self.embed.module
-        if output.weight is embedding.weight:
+        tied = output.weight is embedding.weight
+        if tied:
             weight = embedding.weight
             output.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
-            self._original.tied = True
             self._set_tied(False)
         projections = [part for block in self.blocks for part in _projections(block)]
-        self._original.without_bias += [each for each in (*projections, output) if ensure_bias(each)]
+        without_bias = [each for each in (*projections, output) if ensure_bias(each)]
+        self._original = _Original(kept, without_bias, tied, self.cfg.normalization_type)
 
     def _set_tied(self, tied: bool) -> None:
         """Let saving and loading know: a tied checkpoint holds one of the two matrices only."""
@@ -155,7 +157,6 @@ class Processing(Weights):
         self.cfg.tie_word_embeddings = tied
 
     def _write(self, values: Mapping[str, torch.Tensor]) -> None:
-        # Results that do not share memory with the parameters yet are written; the others are there already.
         with torch.no_grad():
             for component in self._components():
                 for weight in component.weights:

@@ -1,0 +1,206 @@
+"""Loading by name and from folders, the configuration, devices and dtypes."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from mishformer_lens import HookedTransformer
+from mishformer_lens.errors import CheckpointNotFoundError, ForwardArgumentsError, UnsupportedModelError
+from mishformer_lens.hooked_transformer import HookedTransformerConfig, loading
+from mishformer_lens.hooked_transformer.names import checkpoint_revision, checkpoint_steps, hugging_face_name
+from tests.hooked_transformer.conftest import needs_reference
+from tests.hooked_transformer.making import TEXTS, make_hf_model, make_model_of, make_reference
+from tests.hooked_transformer.scenarios import tokens
+
+
+def test_from_a_folder(saved: Path) -> None:
+    plain = transformers.AutoModelForCausalLM.from_pretrained(saved)
+    model = HookedTransformer.from_pretrained(saved, device="cpu")
+    assert torch.equal(model(tokens()), plain(tokens()).logits)
+    assert model.to_tokens(TEXTS).shape[0] == 2
+    assert model.cfg.model_name == saved.name
+    assert model.cfg.tokenizer_name == str(saved)
+    assert not model.training
+    again = HookedTransformer.from_pretrained_no_processing(saved, device="cpu", default_padding_side="left")
+    assert torch.equal(again(tokens()), plain(tokens()).logits)
+    assert again.tokenizer.padding_side == "left"
+
+
+def test_options(saved: Path, kind: str) -> None:
+    model = HookedTransformer.from_pretrained(
+        saved, device="cpu", dtype="bfloat16", default_prepend_bos=False, first_n_layers=1, attn_implementation="eager"
+    )
+    assert model.cfg.dtype == torch.bfloat16
+    assert model.W_E.dtype == torch.bfloat16
+    assert len(model.blocks) == model.cfg.n_layers == 1
+    assert model.cfg.default_prepend_bos is False
+    with pytest.raises(ForwardArgumentsError, match="dtype is 'int4'"):
+        HookedTransformer.from_pretrained(saved, dtype="int4")
+    processed = HookedTransformer.from_pretrained(
+        saved, device="cpu", fold_ln=True, center_unembed=True, attn_implementation="eager"
+    )
+    assert processed.cfg.normalization_type == "LNPre"
+    processed.undo_processing()
+    assert torch.equal(processed(tokens()), make_model_of(kind)(tokens()))
+
+
+def test_a_given_model_is_used_as_it_is(kind: str, tokenizer: Any) -> None:
+    hf_model = make_hf_model(kind, dtype=torch.bfloat16)
+    model = HookedTransformer.from_pretrained("gpt2", hf_model=hf_model, tokenizer=tokenizer)
+    assert model.hf_model is hf_model
+    assert model.cfg.dtype == torch.bfloat16
+    again = HookedTransformer(hf_model)
+    assert again.instrumentation is model.instrumentation
+
+
+def test_no_processing_is_said_once(saved: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    monkeypatch.setattr(loading, "_told_about_processing", False)
+    with caplog.at_level(logging.WARNING, "mishformer_lens"):
+        HookedTransformer.from_pretrained(saved, device="cpu")
+        HookedTransformer.from_pretrained(saved, device="cpu")
+    assert sum("no layer norm is folded" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "some/folder/deep"])
+def test_a_folder_that_is_not_there(name: str) -> None:
+    with pytest.raises(CheckpointNotFoundError, match="there is no folder"):
+        HookedTransformer.from_pretrained(name)
+
+
+def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError, match=r"no config\.json"):
+        HookedTransformer.from_pretrained(tmp_path)
+
+
+def test_a_folder_without_a_tokenizer(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_hf_model(kind).save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING, "mishformer_lens"):
+        model = HookedTransformer.from_pretrained(tmp_path, device="cpu")
+    assert model.tokenizer is None
+    assert "no tokenizer found" in caplog.text
+
+
+def test_what_is_no_model_of_a_known_family() -> None:
+    bert = transformers.BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=30
+    )
+    with pytest.raises(UnsupportedModelError, match="gpt2 .*, gpt_neox"):
+        HookedTransformer(transformers.BertModel(bert))
+    with pytest.raises(UnsupportedModelError, match="no language-modelling head"):
+        HookedTransformer(transformers.GPT2Model(make_hf_model("gpt2").config))
+    with pytest.raises(UnsupportedModelError, match="from_pretrained"):
+        HookedTransformer("gpt2")
+    with pytest.raises(UnsupportedModelError, match="from a configuration"):
+        HookedTransformer({"n_layers": 2})
+
+
+def test_short_names() -> None:
+    for short, name in {
+        "gpt2-small": "gpt2",
+        "gpt2-xl": "gpt2-xl",
+        "pythia-70m": "EleutherAI/pythia-70m",
+        "pythia-125m-deduped": "EleutherAI/pythia-160m-deduped",
+        "EleutherAI/pythia-2.8b": "EleutherAI/pythia-2.8b",
+        "stanford-gpt2-small-a": "stanford-crfm/alias-gpt2-small-x21",
+        "./pythia-70m": "./pythia-70m",
+        "somebody/gpt2-small": "somebody/gpt2-small",
+    }.items():
+        assert hugging_face_name(short) == name
+
+
+@needs_reference
+def test_short_names_are_transformer_lens_s() -> None:
+    from transformer_lens import loading_from_pretrained as theirs
+
+    families = ("gpt2", "pythia", "gpt-neox", "stanford-crfm/")
+    for official in theirs.OFFICIAL_MODEL_NAMES:
+        if not any(each in official.lower() for each in families) or "santacoder" in official:
+            continue
+        for alias in (official, *theirs.MODEL_ALIASES.get(official, [])):
+            assert hugging_face_name(alias) == theirs.get_official_model_name(alias), alias
+        if official.startswith(("stanford-crfm/", "EleutherAI/pythia")):
+            assert list(checkpoint_steps(official)) == list(theirs.get_checkpoint_labels(official)[0])
+
+
+def test_checkpoints_along_a_training_run() -> None:
+    assert checkpoint_revision("pythia-70m", None, 512) == (512, "step512")
+    assert checkpoint_revision("pythia-70m", 0, None) == (0, "step0")
+    assert checkpoint_revision("EleutherAI/pythia-70m", -1, 7) == (143000, "step143000")
+    assert checkpoint_revision("stanford-gpt2-small-a", None, 1000) == (1000, "checkpoint-1000")
+    with pytest.raises(CheckpointNotFoundError, match="nearest is of step 512"):
+        checkpoint_revision("pythia-70m", None, 600)
+    with pytest.raises(CheckpointNotFoundError, match="154 checkpoints"):
+        checkpoint_revision("pythia-70m", 500, None)
+    with pytest.raises(CheckpointNotFoundError, match="revision="):
+        checkpoint_revision("gpt2", 0, None)
+
+
+def test_a_checkpoint_s_revision_is_what_hugging_face_is_asked_for(kind: str, tokenizer: Any, monkeypatch: Any) -> None:
+    asked = {}
+
+    def load(name: str, **options: Any) -> Any:
+        asked[name] = options["revision"]
+        return make_hf_model(kind)
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load)
+    model = HookedTransformer.from_pretrained("pythia-70m", checkpoint_value=1000, device="cpu", tokenizer=tokenizer)
+    assert asked == {"EleutherAI/pythia-70m": "step1000"}
+    assert model.cfg.from_checkpoint
+    assert model.cfg.checkpoint_value == 1000
+
+
+@needs_reference
+def test_the_configuration_has_every_field_of_transformer_lens(kind: str) -> None:
+    theirs = make_reference(kind).cfg
+    ours = make_model_of(kind).cfg
+    assert {field.name for field in dataclasses.fields(theirs)} == {field.name for field in dataclasses.fields(ours)}
+    expected_to_differ = {"model_name", "original_architecture", "initializer_range", "init_weights"}
+    expected_to_differ |= {"tie_word_embeddings", "device", "attn_scale", "rotary_base"}
+    for name, value in theirs.to_dict().items():
+        if name not in expected_to_differ:
+            assert getattr(ours, name) == value, name
+    assert float(ours.attn_scale) == pytest.approx(float(theirs.attn_scale))
+    assert ours.rotary_base == theirs.rotary_base
+    assert str(ours.device) == str(theirs.device)
+
+
+def test_the_configuration(model: HookedTransformer) -> None:
+    cfg = model.cfg
+    assert isinstance(cfg, HookedTransformerConfig)
+    assert (cfg.n_layers, cfg.n_heads, cfg.d_head, cfg.d_model, cfg.d_mlp, cfg.n_ctx) == (2, 4, 8, 32, 48, 64)
+    assert cfg.d_vocab == cfg.d_vocab_out == 300
+    assert cfg.to_dict()["eps"] == 1e-5
+    assert cfg.is_layer_norm_activation() is False
+    if cfg.positional_embedding_type == "rotary":
+        assert cfg.rotary_dim == 4
+        assert cfg.rotary_base == 10000
+
+
+def test_moving_and_converting(model: HookedTransformer) -> None:
+    assert model.to(torch.float64) is model
+    assert model.cfg.dtype == torch.float64 == model.W_E.dtype
+    assert model(tokens()).dtype == torch.float64
+    assert model.cpu().cfg.device == torch.device("cpu")
+    assert model.to("cpu", print_details=False) is model
+    model.move_model_modules_to_device()
+    model.train()
+    assert model.hf_model.training
+    assert not model.eval().hf_model.training
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this is about machines without a GPU")
+def test_a_device_that_is_not_there(model: HookedTransformer) -> None:
+    with pytest.raises((RuntimeError, AssertionError), match=r"(?i)cuda|nvidia"):
+        model.cuda()
+    assert model.cfg.device == torch.device("cpu")
+
+
+def test_sampling_a_datapoint_from_a_dataset_of_ones_own(model: HookedTransformer) -> None:
+    model.dataset = [{"text": TEXTS[0]}]
+    assert model.sample_datapoint() == TEXTS[0]
+    assert torch.equal(model.sample_datapoint(tokenize=True, prepend_bos=False), model.to_tokens(TEXTS[0], False))
