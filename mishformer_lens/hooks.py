@@ -18,13 +18,17 @@ class HookPoint(_TransformerLensHookPoint):
 
     Calling it returns its argument, the very same tensor, unless a hook is attached. It is a TransformerLens hook
     point: ``add_hook``, ``remove_hooks``, ``ctx`` and ``name`` are TransformerLens's own.
+
+    Attributes:
+        listening: False where nothing was ever attached, or all of it was taken off again; then the hook point is idle.
+            Where it is True, :meth:`is_active` tells.
     """
 
     def __init__(self) -> None:
         super().__init__()
         # One plain attribute is the cheapest thing to look at, and torch.compile sets a guard on it; on torch's tables
         # of hooks it does not, so that a hook attached after compilation would never run.
-        self._listening = False
+        self.listening = False
         self._observers: tuple[Observer, ...] = ()
 
     # torch's own way to set an attribute looks for parameters and modules first; what is set 70 times for one cache
@@ -36,37 +40,37 @@ class HookPoint(_TransformerLensHookPoint):
         An observer sees what the hooks made of the activation and cannot replace it. It costs a fraction of a hook.
         """
         self.__dict__["_observers"] = (*self._observers, observer)
-        self.__dict__["_listening"] = True
+        self.__dict__["listening"] = True
 
     def remove_observer(self, observer: "Observer") -> None:
         """Take an observer off again; nothing happens where it is not on."""
         self.__dict__["_observers"] = tuple(each for each in self._observers if each is not observer)
-        self.__dict__["_listening"] = self.is_active()
+        self.__dict__["listening"] = self.is_active()
 
     def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
-        self.__dict__["_listening"] = True
+        self.__dict__["listening"] = True
         return super().register_forward_hook(*args, **kwargs)
 
     def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
-        self.__dict__["_listening"] = True
+        self.__dict__["listening"] = True
         return super().register_forward_pre_hook(*args, **kwargs)
 
     def register_full_backward_hook(self, *args: Any, **kwargs: Any) -> Any:
-        self.__dict__["_listening"] = True
+        self.__dict__["listening"] = True
         return super().register_full_backward_hook(*args, **kwargs)
 
     def register_full_backward_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
-        self.__dict__["_listening"] = True
+        self.__dict__["listening"] = True
         return super().register_full_backward_pre_hook(*args, **kwargs)
 
     def remove_hooks(self, *args: Any, **kwargs: Any) -> None:
         super().remove_hooks(*args, **kwargs)
-        self.__dict__["_listening"] = self.is_active()
+        self.__dict__["listening"] = self.is_active()
 
     def is_active(self) -> bool:
         """Whether any hook is attached, forward or backward."""
         # Looked up even where somebody was listening: a hook may have been removed through its handle.
-        return self._listening and bool(
+        return self.listening and bool(
             self._forward_hooks
             or self._backward_hooks
             or self._observers
@@ -80,7 +84,7 @@ class HookPoint(_TransformerLensHookPoint):
         Raises:
             HookShapeError: a hook returned something that is not a tensor of the activation's shape.
         """
-        if not (self._listening and self.is_active()):
+        if not (self.listening and self.is_active()):
             return activation
         result = self._run_hooks(activation)
         if result is not activation and (not isinstance(result, torch.Tensor) or result.shape != activation.shape):
@@ -111,7 +115,7 @@ class HookPoint(_TransformerLensHookPoint):
         Hooks see ``[batch, pos, head_index, d_head]``. With ``copy``, they work on a copy, so that an edit in place
         does not reach a cache that holds ``activation``.
         """
-        if not (self._listening and self.is_active()):
+        if not (self.listening and self.is_active()):
             return activation
         seen = (activation.clone() if copy else activation).transpose(1, 2)
         result = self(seen)

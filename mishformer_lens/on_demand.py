@@ -129,18 +129,24 @@ class AttentionInputs:
 
     def __init__(self, hooks: dict[str, HookPoint], n_heads: int, layout: str) -> None:
         self.hook_attn_in = hooks["hook_attn_in"]
-        self.split_hooks = tuple(hooks[name] for name in ("hook_q_input", "hook_k_input", "hook_v_input"))
+        self.hook_q_input = hooks["hook_q_input"]
+        self.hook_k_input = hooks["hook_k_input"]
+        self.hook_v_input = hooks["hook_v_input"]
         self.n_heads = n_heads
         self.layout = layout
 
     def is_active(self) -> bool:
         """Whether any of the four hook points has a hook."""
+        # Asked twice a layer: attributes first, calls only where somebody may be listening.
         return (
-            self.hook_attn_in.is_active()
-            or self.split_hooks[0].is_active()
-            or self.split_hooks[1].is_active()
-            or self.split_hooks[2].is_active()
-        )
+            self.hook_attn_in.listening
+            or self.hook_q_input.listening
+            or self.hook_k_input.listening
+            or self.hook_v_input.listening
+        ) and (self.hook_attn_in.is_active() or self._is_split())
+
+    def _is_split(self) -> bool:
+        return self.hook_q_input.is_active() or self.hook_k_input.is_active() or self.hook_v_input.is_active()
 
     def normalize(self, layer_norm: nn.Module, residual: torch.Tensor) -> torch.Tensor:
         """``layer_norm(residual)``; while active, normalise each head's copy and keep them for :meth:`project`."""
@@ -148,8 +154,9 @@ class AttentionInputs:
             return layer_norm(residual)  # type: ignore[no-any-return]
         copies = einops.repeat(residual, "batch pos d_model -> batch pos head d_model", head=self.n_heads)
         copies = self.hook_attn_in(copies.clone())
-        if any(hook.is_active() for hook in self.split_hooks):
-            _pending.inputs = [layer_norm(hook.copied(copies)) for hook in self.split_hooks]
+        if self._is_split():
+            split = (self.hook_q_input, self.hook_k_input, self.hook_v_input)
+            _pending.inputs = [layer_norm(hook.copied(copies)) for hook in split]
         else:
             _pending.inputs = [layer_norm(copies)] * 3
         return residual
@@ -190,7 +197,9 @@ class AttentionScores:
 
     def is_wanted(self) -> bool:
         """Whether a hook needs the scores or the pattern."""
-        return self.hook_attn_scores.is_active() or self.hook_pattern.is_active()
+        return (self.hook_attn_scores.listening or self.hook_pattern.listening) and (
+            self.hook_attn_scores.is_active() or self.hook_pattern.is_active()
+        )
 
     def choose(
         self, interface: Callable[..., Any], eager: Callable[..., Any], masks_future: bool = False
