@@ -5,6 +5,7 @@ at every run, so the second run of a session costs about a second before the fir
 """
 
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,8 @@ nox.options.sessions = [
     "unit",
     *(f"test-{PYTHON}(transformers='{cell.minor}')" for cell in DEFAULT_CELLS),
 ]
+
+CPU_INSTEAD = "this session needs a CUDA device. On the CPU the same cell is: nox -s \"test-3.11(transformers='{}')\""
 
 # Every session tests what is here, and reaches no model hub.
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -89,6 +92,9 @@ for each_python in GRID.pythons:
 )
 def test_gpu(session: nox.Session, transformers: str) -> None:
     """The whole suite with one release of transformers, on CUDA."""
+    # Before the downloads, which are of several GB; tools.require_cuda asks torch itself afterwards.
+    if shutil.which("nvidia-smi") is None:
+        session.error(f"no NVIDIA driver here (no nvidia-smi): {CPU_INSTEAD.format(transformers)}")
     # Not `sync`: the CUDA packages of torch are in no lock, torch's own metadata pins them.
     lock = GRID.cell(transformers).lock
     links = [f"--find-links={link}" for link in LINKS]
