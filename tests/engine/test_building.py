@@ -2,7 +2,10 @@
 
 import asyncio
 import inspect
+import io
 import linecache
+import pdb
+import re
 import traceback
 import types
 from collections.abc import Callable
@@ -396,6 +399,21 @@ def test_the_source_shown_is_the_patched_one() -> None:
     )
     assert inspect.getsource(built.functions["norm"]) == 'def norm(x):\n    """Norm."""\n    return x + (SCALE * 2)\n'
     assert inspect.getsourcefile(built.functions["norm"]) == built.filename
+
+
+def test_a_debugger_lists_the_patched_source() -> None:
+    module, built = build(MODULE, {"Base.forward": [("return norm(x)", "y = x\nreturn 1 / y  # as written")]})
+    patched: Any = built.classes[module.Base]
+    with pytest.raises(ZeroDivisionError) as caught:
+        patched().forward(0)
+    shown = io.StringIO()
+    debugger = pdb.Pdb(stdout=shown, nosigint=True, readrc=False)
+    debugger.reset()
+    debugger.setup(None, caught.tb)
+    debugger.onecmd("list")
+    debugger.onecmd("p y, self.other(2)")
+    assert re.search(r"31\s+->\s+return 1 / y  # as written", shown.getvalue())
+    assert "(0, -2)" in shown.getvalue()
 
 
 def test_lines_are_counted_as_python_counts_them() -> None:

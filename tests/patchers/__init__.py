@@ -1,0 +1,1 @@
+"""The resolver, on made-up families. Nothing here imports torch or transformers."""

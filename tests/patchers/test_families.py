@@ -1,0 +1,105 @@
+"""The committed families, their variants and the table of what is verified: data that has to agree."""
+
+import copy
+import re
+
+import pytest
+from packaging.version import Version
+
+from mishformer_lens.engine import as_edits, source_fingerprint
+from mishformer_lens.patchers import FAMILIES, Family, Variant
+from mishformer_lens.patchers.fingerprints import shapes_of, variant_of_release, verified
+from mishformer_lens.patchers.resolver import select_by_release
+
+each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+each_variant = pytest.mark.parametrize(
+    "variant",
+    [pytest.param(each, id=f"{each.family}-{each.name}") for one in FAMILIES.values() for each in one.variants],
+)
+
+
+@each_family
+def test_a_family_knows_where_its_source_is(family: Family) -> None:
+    assert family.module_name == f"transformers.models.{family.name}.modeling_{family.name}"
+    assert family.source_path == f"transformers/models/{family.name}/modeling_{family.name}.py"
+    assert FAMILIES[family.name] is family
+
+
+@each_family
+def test_variants_are_in_the_order_of_the_releases(family: Family) -> None:
+    releases = [Version(variant.first_release) for variant in family.variants]
+    assert releases == sorted(set(releases))
+    assert releases[0] == Version("4.44")
+    assert all(family.variant(variant.name) is variant for variant in family.variants)
+
+
+@each_variant
+def test_a_variant_names_its_first_release_and_its_members(variant: Variant) -> None:
+    assert re.fullmatch(r"v\d+_\d+", variant.name)
+    assert variant.name == f"v{variant.first_release.replace('.', '_')}"
+    assert set(variant.members) == {member.partition(".")[0] for member in variant.edits}
+    assert len(set(variant.members)) == len(variant.members)
+    assert variant.attention[:2] == ("eager", "sdpa")
+    assert not set(variant.attention) & set(variant.unsupported)
+    assert "__init__" not in str(list(variant.edits))
+
+
+@each_variant
+def test_both_sides_of_every_edit_differ(variant: Variant) -> None:
+    for entries in as_edits(variant.edits).values():
+        assert entries
+        assert all(edit.before != edit.after and edit.count > 0 for edit in entries)
+
+
+@each_variant
+def test_copies_of_hooked_models_share_families_and_variants(variant: Variant) -> None:
+    assert copy.deepcopy(variant) is variant
+    assert copy.deepcopy(FAMILIES[variant.family]) is FAMILIES[variant.family]
+
+
+@each_variant
+def test_every_variant_was_verified_on_the_release_that_it_is_named_after(variant: Variant) -> None:
+    verified_on = [
+        release for name, _, shape in shapes_of(variant.family) if name == variant.name for release in shape["releases"]
+    ]
+    first = min(verified_on, key=Version)
+    assert Version(first).release[:2] == Version(variant.first_release).release
+
+
+@each_family
+def test_the_table_speaks_of_the_members_that_variants_touch(family: Family) -> None:
+    for name, fingerprint, shape in shapes_of(family.name):
+        assert set(shape["members"]) == set(family.variant(name).members)
+        assert source_fingerprint(shape["members"]) == fingerprint
+        assert "absent" not in shape["members"].values()
+
+
+@each_family
+def test_every_known_file_has_a_known_shape(family: Family) -> None:
+    table = verified()[family.name]
+    assert all(fingerprint in table["shapes"][name] for name, fingerprint in table["files"].values())
+
+
+@each_family
+def test_every_release_is_in_the_table_once_and_selected_by_its_number(family: Family) -> None:
+    releases = [release for _, _, shape in shapes_of(family.name) for release in shape["releases"]]
+    assert len(set(releases)) == len(releases)
+    for release in releases:
+        selected = select_by_release(family, release)
+        assert selected is not None
+        assert selected.name == variant_of_release(family.name, release)
+
+
+@each_family
+@pytest.mark.parametrize(
+    ("release", "like"),
+    [("4.44.0.dev0", "4.44.0"), ("4.45.2+cu118", "4.45.2"), ("5.23.1", "5.23.0"), ("6.0", "5.23.0")],
+)
+def test_a_release_that_was_never_seen_points_to_the_variant_before_it(family: Family, release: str, like: str) -> None:
+    assert variant_of_release(family.name, release) is None
+    assert select_by_release(family, release) is select_by_release(family, like)
+
+
+@each_family
+def test_a_release_before_the_first_variant_points_to_none(family: Family) -> None:
+    assert select_by_release(family, "4.43.4") is None
