@@ -149,6 +149,57 @@ def draft(
         output.leave(output.FOUND)
 
 
+folder_option = click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default="compat",
+    show_default=True,
+    help="The folder of the repository with grid.toml and outcomes/.",
+)
+
+
+@compat.command()
+@click.option("--format", "kind", type=click.Choice(["md", "html", "json"]), default="md", show_default=True)
+@click.option("--write", is_flag=True, help="Write README.md, index.html and compatibility.json to the folder instead.")
+@folder_option
+@output.json_option
+def table(kind: str, write: bool, folder: Path, as_json: bool) -> None:
+    """Show the compatibility table that the recorded outcomes give. --json is short for --format json."""
+    from mishformer_lens.compat.tables import FILES, as_html, as_json_text, as_markdown, build_table
+
+    built = build_table(folder)
+    if write:
+        for name, render in FILES.items():
+            (folder / name).write_text(render(built), encoding="utf-8")
+    else:
+        render = {"md": as_markdown, "html": as_html, "json": as_json_text}["json" if as_json else kind]
+        output.write(render(built).rstrip("\n"))
+
+
+@compat.command()
+@folder_option
+@output.json_option
+def check(folder: Path, as_json: bool) -> None:
+    """Check that the committed tables are what the recorded outcomes say.
+
+    Exit code 0: they are; 1: they are not; 2: an outcome is damaged or was changed by hand.
+    """
+    from mishformer_lens.compat.tables import build_table, stale_files
+
+    built = build_table(folder)
+    stale = stale_files(folder, built)
+    if as_json:
+        output.write_json({"stale_files": stale, "stale_cells": [cell.name for cell in built.cells if cell.stale]})
+    elif not stale:
+        output.write(f"the tables are what the recorded outcomes say ({len(built.records)})")
+    for name, cells in stale.items() if not as_json else ():
+        output.write(f"{folder / name} is not what the outcomes say: mishformer-lens compat table --write")
+        for cell in cells:
+            output.write(f"  {cell}")
+    if stale:
+        output.leave(output.FOUND)
+
+
 def _targets(families: Sequence[Family], patches: Path | None, module: str | None) -> "list[Target]":
     from mishformer_lens.compat.patches import read_patches
     from mishformer_lens.compat.scan import FamilyTarget, PatchesTarget

@@ -103,7 +103,7 @@ def induction_scores(layers: list[torch.Tensor]) -> list[Head]:
 def repeat_loss(
     instrumented: Instrumentation, model: nn.Module, tokens: torch.Tensor, without: Head | None = None
 ) -> float:
-    """The loss, in nats a token, on the second half of repeated tokens; ``without`` a head: with its ``hook_z`` at 0."""
+    """The loss in nats a token on the second half of repeated tokens; ``without`` a head: with its ``hook_z`` at 0."""
     hooks: dict[str, Hook] = {}
     if without is not None:
         hooks = {f"blocks.{without.layer}.attn.hook_z": _zeroing(without.head)}

@@ -1,0 +1,292 @@
+"""The compatibility table: what recorded outcomes say of every cell of the grid, as data, Markdown and a page."""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mishformer_lens.compat.outcomes import Counts, Mark, Record, Run, read_records, worst
+from mishformer_lens.errors import OutcomeError
+from mishformer_lens.patchers import FAMILIES
+from mishformer_lens.patchers.resolver import select_by_release
+
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
+DEVICES = ("cpu", "cuda")
+
+SCHEMA = 1
+
+Results = dict[str, dict[str, dict[str, str]]]
+"""By hash: what the features and the hook points of a run did."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One release, family, attention implementation and device.
+
+    Attributes:
+        mark: the worst that any of its tests did; None where the release does not offer this at all.
+        reason: why it does not, or what was expected to fail.
+        stale: whether the code has changed since the run.
+        runs: one per dtype.
+    """
+
+    release: str
+    family: str
+    attention: str
+    device: str
+    mark: Mark | None
+    reason: str = ""
+    stale: bool = False
+    runs: tuple[Run, ...] = ()
+    record: Record | None = None
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"transformers {self.release}, {self.family}, {self.attention}, {self.device}"
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of all its runs."""
+        return sum((run.counts for run in self.runs), Counts())
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """A release in the grid, and what it is tested with."""
+
+    release: str
+    torch: str
+    transformer_lens: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """All cells, the newest release first."""
+
+    releases: tuple[Release, ...]
+    cells: tuple[Cell, ...]
+    records: tuple[Record, ...]
+
+
+def build_table(folder: Path) -> Table:
+    """The table that ``folder`` (with ``grid.toml`` and ``outcomes/``) gives.
+
+    Raises:
+        OutcomeError: there is no grid in ``folder``, a record cannot be read, or is of a release outside the grid.
+    """
+    grid = folder / "grid.toml"
+    if not grid.is_file():
+        raise OutcomeError(
+            f"there is no {grid}: run this in a checkout of the repository, or name its folder: --folder"
+        )
+    data = tomllib.loads(grid.read_text(encoding="utf-8"))
+    cells = sorted(data["cells"], key=lambda minor: tuple(map(int, minor.split("."))), reverse=True)
+    releases = tuple(
+        Release(each["transformers"], data["pins"]["torch"], each["transformer-lens"])
+        for each in map(data["cells"].__getitem__, cells)
+    )
+    records = {(record.release, record.device): record for record in read_records(folder / "outcomes")}
+    outside = sorted({release for release, _ in records} - {each.release for each in releases})
+    if outside:
+        raise OutcomeError(
+            f"there are outcomes of releases that are not in the grid: {', '.join(outside)}. Remove their files."
+        )
+    return Table(
+        releases,
+        tuple(
+            _cell(release.release, family, attention, device, records.get((release.release, device)))
+            for device in DEVICES
+            for release in releases
+            for family in FAMILIES
+            for attention in ATTENTION
+        ),
+        tuple(records.values()),
+    )
+
+
+def _cell(release: str, family: str, attention: str, device: str, record: Record | None) -> Cell:
+    variant = select_by_release(FAMILIES[family], release)
+    if variant is None or attention not in variant.attention:
+        reason = variant.unsupported.get(attention, "not offered") if variant else "no variant serves this release"
+        return Cell(release, family, attention, device, None, reason)
+    runs = tuple(run for run in record.runs if (run.family, run.attention) == (family, attention)) if record else ()
+    if record is None or not runs:
+        return Cell(release, family, attention, device, "not run")
+    reasons = dict.fromkeys(reason for run in runs if run.counts.xfailed for reason in run.reasons)
+    return Cell(
+        release,
+        family,
+        attention,
+        device,
+        worst(run.counts.mark for run in runs),
+        "; ".join(reasons),
+        record.family(family).is_stale,
+        runs,
+        record,
+    )
+
+
+def as_data(table: Table) -> dict[str, Any]:
+    """The table for programs. What many runs have in common is given once, under ``results``, by its hash."""
+    results: Results = {}
+    return {
+        "schema": SCHEMA,
+        "marks": ["passed", "failed", "xfailed", "not run", None],
+        "releases": [dataclasses.asdict(release) for release in table.releases],
+        "records": [
+            {
+                name: str(value) if name == "date" else value
+                for name, value in vars(record).items()
+                if name not in ("families", "runs", "suite", "schema")
+            }
+            | {"suite": dataclasses.asdict(record.suite)}
+            for record in table.records
+        ],
+        "cells": [_cell_data(cell, results) for cell in table.cells],
+        "results": dict(sorted(results.items())),
+    }
+
+
+def _cell_data(cell: Cell, results: Results) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "release": cell.release,
+        "family": cell.family,
+        "attention": cell.attention,
+        "device": cell.device,
+        "mark": cell.mark,
+    }
+    if cell.reason:
+        data["reason"] = cell.reason
+    if cell.record is not None:
+        with_what = cell.record.family(cell.family)
+        data |= {"stale": cell.stale, "variant": with_what.variant, "fingerprint": with_what.fingerprint}
+        data["runs"] = [
+            {
+                "dtype": run.dtype,
+                "counts": dataclasses.asdict(run.counts),
+                "result": _result(run, results),
+                "reasons": list(run.reasons),
+            }
+            for run in cell.runs
+        ]
+    return data
+
+
+def _result(run: Run, results: Results) -> str:
+    features: dict[str, str] = {name: counts.mark for name, counts in sorted(run.features.items())}
+    hook_points: dict[str, str] = dict(run.hook_points)
+    result = {"features": features, "hook_points": hook_points}
+    key = hashlib.sha256(json.dumps(result).encode()).hexdigest()[:8]
+    results[key] = result
+    return key
+
+
+def as_json_text(table: Table) -> str:
+    """The table as the text of ``compatibility.json``: one line per cell."""
+    lines = []
+    for name, value in as_data(table).items():
+        if name in ("releases", "records", "cells"):
+            text = "[" + ",".join(f"\n  {_compact(each)}" for each in value) + "\n ]"
+        elif name == "results":
+            text = "{" + ",".join(f"\n  {json.dumps(key)}: {_compact(each)}" for key, each in value.items()) + "\n }"
+        else:
+            text = _compact(value)
+        lines.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def as_html(table: Table) -> str:
+    """The table as a page that needs nothing else."""
+    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    # In a script, "</" could end it.
+    data = json.dumps(as_data(table), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    return page.replace("/* the table's data */", data)
+
+
+SYMBOLS: dict[Mark | None, str] = {"passed": "✅", "failed": "❌", "xfailed": "⚠️", "not run": "⬜", None: "·"}
+STALE = "🕓"
+
+
+def as_markdown(table: Table) -> str:
+    """The table for people who read the repository."""
+    return "\n".join(_markdown_lines(table)) + "\n"
+
+
+def _markdown_lines(table: Table) -> Iterator[str]:
+    yield "# Compatibility"
+    yield ""
+    yield "Generated by `mishformer-lens compat table --write` from the recorded outcomes in `outcomes/`; do not edit."
+    yield "A mark says what ran. [index.html](index.html) shows the same, and what is behind each mark;"
+    yield "[compatibility.json](compatibility.json) is the same for programs."
+    yield ""
+    yield f"- {SYMBOLS['passed']} every test passed"
+    yield f"- {SYMBOLS['failed']} a test failed"
+    yield f"- {SYMBOLS['xfailed']} tests failed as expected, for a known cause (below)"
+    yield f"- {SYMBOLS['not run']} not run"
+    yield f"- {SYMBOLS[None]} transformers does not offer it (below)"
+    yield f"- {STALE} beside a mark: recorded before the code was changed"
+    cells = {(cell.device, cell.release, cell.family, cell.attention): cell for cell in table.cells}
+    for device in DEVICES:
+        ran = [record for record in table.records if record.device == device]
+        yield ""
+        yield f"## On {device.upper()}: {len(ran)} of {len(table.releases)} releases recorded"
+        yield ""
+        heads = [f"{family} {attention}" for family in FAMILIES for attention in ATTENTION]
+        yield "| transformers | torch | transformer-lens | " + " | ".join(heads) + " |"
+        yield "| --- | --- | --- |" + " :-: |" * len(heads)
+        for release in table.releases:
+            row = [cells[device, release.release, family, each] for family in FAMILIES for each in ATTENTION]
+            marks = (SYMBOLS[cell.mark] + (STALE if cell.stale else "") for cell in row)
+            yield f"| {release.release} | {release.torch} | {release.transformer_lens} | {' | '.join(marks)} |"
+    yield from _reasons("Expected failures", [cell for cell in table.cells if cell.mark == "xfailed"], with_device=True)
+    absent = [cell for cell in table.cells if cell.mark is None and cell.device == DEVICES[0]]
+    yield from _reasons("What transformers does not offer", absent, with_device=False)
+
+
+def _reasons(title: str, cells: list[Cell], with_device: bool) -> Iterator[str]:
+    """A list of reasons, each with the releases that it holds for."""
+    if not cells:
+        return
+    grouped: dict[tuple[str, ...], list[str]] = {}
+    for cell in reversed(cells):
+        device = (cell.device,) if with_device else ()
+        grouped.setdefault((cell.family, cell.attention, *device, cell.reason), []).append(cell.release)
+    yield from ("", f"## {title}", "")
+    for (*what, reason), releases in sorted(grouped.items()):
+        yield f"- {', '.join(what)}, in {', '.join(releases)}: {reason}"
+
+
+FILES = {"compatibility.json": as_json_text, "README.md": as_markdown, "index.html": as_html}
+"""The committed files, and what makes them."""
+
+
+def stale_files(folder: Path, table: Table) -> dict[str, list[str]]:
+    """The committed files that are not what the outcomes say, each with the names of the cells that differ if known."""
+    found = {}
+    for name, render in FILES.items():
+        path = folder / name
+        committed = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if committed != render(table):
+            found[name] = _differing_cells(committed, table) if name == "compatibility.json" else []
+    return found
+
+
+def _differing_cells(committed: str, table: Table) -> list[str]:
+    try:
+        cells = {tuple(map(cell.get, _KEYS)): cell for cell in json.loads(committed)["cells"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    results: Results = {}
+    fresh = [(cell.name, _cell_data(cell, results)) for cell in table.cells]
+    return [name for name, data in fresh if cells.get(tuple(map(data.get, _KEYS))) != data]
+
+
+_KEYS = ("release", "family", "attention", "device")

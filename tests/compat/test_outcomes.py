@@ -1,0 +1,124 @@
+"""Records keep what ran, and nothing else passes for one."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mishformer_lens.compat import code
+from mishformer_lens.compat.outcomes import Counts, read_record, read_records, worst, write_record
+from mishformer_lens.errors import OutcomeError
+from mishformer_lens.patchers import FAMILIES, Variant
+from tests.compat.making_records import make_record
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_record(make_record(), tmp_path)
+
+
+def test_reading_gives_what_was_written(path: Path) -> None:
+    assert path.name == "5.9.0-cpu.json"
+    assert read_record(path) == make_record()
+    assert read_records(path.parent) == [make_record()]
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_writing_is_the_same_byte_for_byte(path: Path, tmp_path: Path) -> None:
+    assert write_record(read_record(path), tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("found", "replaced"),
+    [('"failed": 1', '"passed": 1'), ("2026-11-23", "2026-11-24"), ('"gpt_neox"', '"gpt_neo"'), ("cccc", "cccd")],
+)
+def test_a_change_by_hand_is_named(path: Path, found: str, replaced: str) -> None:
+    text = path.read_text()
+    assert found in text
+    path.write_text(text.replace(found, replaced, 1))
+    with pytest.raises(OutcomeError, match=r"transformers 5\.9\.0 on cpu .* changed by hand"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"releases": []}', '{"checksum": "x", "schema": 2}', "\x00"])
+def test_what_is_no_record(path: Path, text: str) -> None:
+    path.write_text(text)
+    with pytest.raises(OutcomeError, match=re.escape(path.name)):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"suite": {"passed": "many"}},
+        {"suite": {"passed": 1.5}},
+        {"extra": 1},
+        {"runs": [{"family": "gpt2"}]},
+        {"date": "soon"},
+    ],
+)
+def test_another_form_is_an_error_even_with_a_checksum(path: Path, changes: dict[str, object]) -> None:
+    from mishformer_lens.compat.outcomes import _checksum
+
+    value = json.loads(path.read_text()) | changes
+    value.pop("checksum")
+    path.write_text(json.dumps(value | {"checksum": _checksum(value)}))
+    with pytest.raises(OutcomeError, match="is no recorded outcome"):
+        read_record(path)
+
+
+def test_a_record_under_another_cells_name(path: Path) -> None:
+    renamed = path.rename(path.with_name("5.10.4-cpu.json"))
+    with pytest.raises(OutcomeError, match="renamed"):
+        read_record(renamed)
+
+
+def test_marks() -> None:
+    assert Counts(passed=5, failed=1, xfailed=2).mark == "failed"
+    assert Counts(passed=5, xfailed=2).mark == "xfailed"
+    assert Counts(passed=5, not_run=9).mark == "passed"
+    assert Counts().mark == Counts(not_run=1).mark == worst([]) == "not run"
+    assert worst(["passed", "xfailed", "not run"]) == "xfailed"
+    assert Counts(1, 2) + Counts(1, 0, 3) == Counts(2, 2, 3)
+
+
+def test_a_record_of_other_code_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = make_record().family("gpt2")
+    assert not outcome.is_stale
+    assert dataclasses.replace(outcome, code="0" * 16).is_stale
+    copy = tmp_path / "mishformer_lens"
+    shutil.copytree(
+        Path(code.__file__).parent.parent, copy, ignore=shutil.ignore_patterns("__pycache__", "checkpoints")
+    )
+    monkeypatch.setattr(code, "_PACKAGE", copy)
+    assert not outcome.is_stale
+
+    def stale_after(file: str, old: str, new: str) -> bool:
+        text = (copy / file).read_text()
+        assert old in text
+        (copy / file).write_text(text.replace(old, new, 1))
+        return outcome.is_stale
+
+    assert not stale_after("hooks.py", "import torch\n", "import torch  # a comment\n")
+    assert stale_after("hooks.py", "return activation", "return -activation")
+
+
+def test_a_record_of_other_edits_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = make_record().family("gpt2")
+    variants = FAMILIES["gpt2"].variants
+    newest = variants[-1]
+    assert (outcome.variant, outcome.is_stale) == (newest.name, False)
+
+    def replace_last(variant: Variant) -> bool:
+        monkeypatch.setitem(vars(FAMILIES["gpt2"]), "variants", (*variants[:-1], variant))
+        return outcome.is_stale
+
+    member, edits = next(iter(newest.edits.items()))
+    assert replace_last(dataclasses.replace(newest, edits={**newest.edits, member: edits[:-1]}))
+    assert replace_last(dataclasses.replace(newest, attention=("eager",)))
+    assert not replace_last(newest)
+    monkeypatch.setitem(vars(FAMILIES["gpt2"]), "variants", variants[-1:])
+    assert not outcome.is_stale
