@@ -56,11 +56,11 @@ def sync(session: nox.Session, lock: Path, *, package: bool = True) -> None:
         session.install("--no-deps", "--editable", ".", silent=True)
 
 
-def run_suite(session: nox.Session, **environment: str) -> None:
-    """Runs pytest over tests/, or with the arguments after `--`."""
-    # An outcome recorder goes here: it would be one more argument, such as `-p tools.outcomes`.
+def run_suite(session: nox.Session, *, record: bool = False, **environment: str) -> None:
+    """Runs pytest over tests/, and may record the outcome of the cell; or runs it with the arguments after `--`."""
     # tests/tools needs no transformers and runs in the session `unit`.
-    arguments = session.posargs or ["tests", "--ignore=tests/tools"]
+    whole = ["tests", "--ignore=tests/tools", *(["--outcomes=compat/outcomes"] if record else [])]
+    arguments = session.posargs or whole
     session.run("pytest", *arguments, env=ENVIRONMENT | environment)
 
 
@@ -78,7 +78,8 @@ def define_cells(python: str) -> None:
     def test(session: nox.Session, transformers: str) -> None:
         """The whole suite with one release of transformers, on the CPU."""
         sync(session, GRID.cell(transformers).lock)
-        run_suite(session)
+        # One record per cell: that of the first Python.
+        run_suite(session, record=first)
 
 
 for each_python in GRID.pythons:
@@ -101,7 +102,7 @@ def test_gpu(session: nox.Session, transformers: str) -> None:
     session.install("--torch-backend=auto", *links, "-r", str(lock), silent=True)
     session.install("--no-deps", "--editable", ".", silent=True)
     session.run("python", "-m", "tools.require_cuda")
-    run_suite(session, MISHFORMER_LENS_DEVICE="cuda", PYTEST_ADDOPTS="-m 'gpu or not gpu'")
+    run_suite(session, record=True, MISHFORMER_LENS_DEVICE="cuda", PYTEST_ADDOPTS="-m 'gpu or not gpu'")
 
 
 @nox.session(python=list(GRID.pythons))
@@ -133,6 +134,14 @@ def types(session: nox.Session) -> None:
     """mypy, strict, where the newest release of transformers is installed."""
     sync(session, LOCKS / "types.txt")
     session.run("mypy", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def tables(session: nox.Session) -> None:
+    """Checks that the compatibility tables are what the recorded outcomes say; `-- --write` makes them anew."""
+    sync(session, GRID.newest.lock)
+    command = ["table", "--write"] if "--write" in session.posargs else ["check"]
+    session.run("mishformer-lens", "compat", *command)
 
 
 @nox.session(python=PYTHON)
