@@ -24,7 +24,7 @@ from tools.wheels import find_links, torch_arguments  # noqa: E402
 GRID = read_grid()
 PYTHON = GRID.pythons[0]
 LINKS = find_links(os.environ.get("PIP_FIND_LINKS", ""))
-DEFAULT_CELLS = [cell for cell in GRID.cells if cell.default]
+DEFAULT_CELLS = [cell for cell in GRID.cells if cell.default or cell == GRID.newest]
 
 select_in_pyenv(os.environ, GRID.pythons)
 
