@@ -29,6 +29,8 @@ _DTYPES: Final = {
 # Arguments that decide which files are read, for the tokenizer as well as for the model.
 _SHARED_WITH_TOKENIZER = ("revision", "cache_dir", "token", "local_files_only", "trust_remote_code", "subfolder")
 
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+
 _told_about_processing = False
 
 
@@ -176,9 +178,10 @@ def _load_model(
 def _load_tokenizer(name: str, options: dict[str, Any]) -> Any | None:
     from transformers import AutoTokenizer
 
-    shared = {key: options[key] for key in _SHARED_WITH_TOKENIZER if key in options}
-    try:
-        return AutoTokenizer.from_pretrained(name, **shared)
-    except (OSError, ValueError) as error:
-        logger.warning("no tokenizer found with %s, so text cannot be used until set_tokenizer(): %s", name, error)
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        # What AutoTokenizer does then depends on the release; some give a tokenizer without a vocabulary.
+        logger.warning("no tokenizer found in %s, so text cannot be used until set_tokenizer()", folder)
         return None
+    shared = {key: options[key] for key in _SHARED_WITH_TOKENIZER if key in options}
+    return AutoTokenizer.from_pretrained(name, **shared)

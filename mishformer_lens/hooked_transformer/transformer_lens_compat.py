@@ -18,7 +18,7 @@ HAS_OWN_HOOKED_TRANSFORMER: Final = Version("4.0") > RELEASE
 IS_REFERENCE: Final = Version("3.0") > RELEASE
 """Whether TransformerLens's own ``HookedTransformer`` is that of 2.x, whose meanings this package keeps."""
 
-SVD_INTERPRETER_READS_PARAMETERS: Final = Version("4.0") > RELEASE
+SVD_INTERPRETER_READS_PARAMETERS: Final = Version("3.0") > RELEASE
 """Whether ``SVDInterpreter`` wants TransformerLens's names in ``named_parameters()``; here those are HuggingFace's."""
 
 if Version("3.5.1") > RELEASE:
