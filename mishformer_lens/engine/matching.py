@@ -3,7 +3,6 @@
 import ast
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import TypeGuard
 
 Span = tuple[int, int, int, int]
 """First line and column, last line and column; lines count from 1, columns are UTF-8 bytes, as ``ast`` gives them."""
@@ -36,8 +35,7 @@ def find_statements(root: ast.AST, anchor: Sequence[ast.stmt]) -> list[Span]:
 
 def find_expressions(root: ast.AST, anchor: ast.expr) -> list[Span]:
     """Every place where the value of the expression ``anchor`` is taken, but not inside f-strings."""
-    same = _Same(anchor)
-    return [span(node, node) for node in _walk(root) if same(node)]
+    return [span(node, node) for node in _walk(root) if isinstance(node, ast.expr) and same_code(node, anchor)]
 
 
 def replace_statements(root: ast.AST, anchor: Sequence[ast.stmt], new: Sequence[ast.stmt]) -> None:
@@ -49,6 +47,17 @@ def replace_statements(root: ast.AST, anchor: Sequence[ast.stmt], new: Sequence[
 def replace_expressions(root: ast.AST, anchor: ast.expr, new: ast.expr) -> None:
     """Do on the tree what an edit does on its text, wherever :func:`find_expressions` finds ``anchor``."""
     _Replacement(anchor, new).visit(root)
+
+
+def same_code(first: object, second: object) -> bool:
+    """Whether two trees, or what stands in a field of each, are the same code, wherever each stands."""
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, ast.AST):
+        return all(same_code(getattr(first, name, None), getattr(second, name, None)) for name in first._fields)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(same_code, first, second))
+    return first == second
 
 
 def span(first: ast.stmt | ast.expr, last: ast.stmt | ast.expr) -> Span:
@@ -83,33 +92,22 @@ def _blocks(root: ast.AST) -> Iterator[list[ast.stmt]]:
 
 def _find_windows(root: ast.AST, anchor: Sequence[ast.stmt]) -> Iterator[tuple[list[ast.stmt], int]]:
     """The blocks with ``anchor`` in them, and where it starts in each."""
-    same = [_Same(statement) for statement in anchor]
     for block in _blocks(root):
         start = 0
-        while start + len(same) <= len(block):
-            if all(each(node) for each, node in zip(same, block[start:], strict=False)):
+        while start + len(anchor) <= len(block):
+            if same_code(block[start : start + len(anchor)], anchor):
                 yield block, start
-                start += len(same)
+                start += len(anchor)
             else:
                 start += 1
 
 
-class _Same:
-    """Tells whether a node is the same code as ``wanted``, wherever each stands."""
-
-    def __init__(self, wanted: ast.AST) -> None:
-        self.kind, self.dump = type(wanted), ast.dump(wanted)
-
-    def __call__(self, node: ast.AST) -> TypeGuard[ast.expr]:
-        return type(node) is self.kind and ast.dump(node) == self.dump
-
-
 class _Replacement(ast.NodeTransformer):
     def __init__(self, anchor: ast.expr, new: ast.expr) -> None:
-        self.same, self.new = _Same(anchor), new
+        self.anchor, self.new = anchor, new
 
     def visit(self, node: ast.AST) -> ast.AST:
-        if self.same(node):
+        if same_code(node, self.anchor):
             return self.new
         # As in _walk.
         return node if isinstance(node, ast.JoinedStr) else self.generic_visit(node)

@@ -17,6 +17,7 @@ from mishformer_lens.engine.matching import (
     nearest_statements,
     replace_expressions,
     replace_statements,
+    same_code,
 )
 from mishformer_lens.errors import AnchorMatchError, MemberNotFoundError, PatchError, SpliceError
 
@@ -103,7 +104,7 @@ def apply_edit(text: str, member: str, edit: Edit) -> str:
         replace_expressions(root, anchor, replacement)
     else:
         replace_statements(root, before, after)
-    if _shape(result.decode(), member) != ast.dump(root):
+    if not same_code(_parsed(result.decode(), member), root):
         raise _splice_error(text, member, edit, spans)
     return result.decode()
 
@@ -132,9 +133,9 @@ def _indentation(text: bytes, where: Span) -> str:
     return before if not before.strip() else " " * len(before)
 
 
-def _shape(text: str, member: str) -> str | None:
+def _parsed(text: str, member: str) -> Member | None:
     try:
-        return ast.dump(_find(ast.parse(text), member))
+        return find_member(ast.parse(text), member)
     except SyntaxError:
         return None
 

@@ -1,0 +1,1 @@
+"""The resolver on the installed source of transformers and on changed copies of it."""
