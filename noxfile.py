@@ -24,7 +24,6 @@ from tools.wheels import find_links, torch_arguments  # noqa: E402
 GRID = read_grid()
 PYTHON = GRID.pythons[0]
 LINKS = find_links(os.environ.get("PIP_FIND_LINKS", ""))
-DEFAULT_CELLS = [cell for cell in GRID.cells if cell.default or cell == GRID.newest]
 
 select_in_pyenv(os.environ, GRID.pythons)
 
@@ -38,7 +37,7 @@ nox.options.sessions = [
     "lint",
     "types",
     "unit",
-    *(f"test-{PYTHON}(transformers='{cell.minor}')" for cell in DEFAULT_CELLS),
+    *(f"test-{PYTHON}(transformers='{cell.minor}')" for cell in GRID.edges()),
 ]
 
 CPU_INSTEAD = "this session needs a CUDA device. On the CPU the same cell is: nox -s \"test-3.11(transformers='{}')\""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 GRID_FILE = ROOT / "compat" / "grid.toml"
 LOCKS = ROOT / "compat" / "locks"
+FINGERPRINTS_FILE = ROOT / "mishformer_lens" / "patchers" / "fingerprints.json"
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,6 @@ class Cell:
     minor: str
     transformers: str
     transformer_lens: str
-    default: bool
     pythons: tuple[str, ...]
 
     @property
@@ -50,6 +51,16 @@ class Grid:
         known = ", ".join(cell.minor for cell in self.cells)
         raise KeyError(f"no cell {minor!r} in {GRID_FILE.name}; it has {known}")
 
+    def edges(self, fingerprints: Path = FINGERPRINTS_FILE) -> tuple[Cell, ...]:
+        """The cells with the first and the last release that each patcher variant serves."""
+        edges: set[str] = set()
+        for table in json.loads(fingerprints.read_text(encoding="utf-8")).values():
+            for shapes in table["shapes"].values():
+                releases = {release for shape in shapes.values() for release in shape["releases"]}
+                served = [cell.minor for cell in self.cells if cell.transformers in releases]
+                edges.update(served[:1] + served[-1:])
+        return tuple(cell for cell in self.cells if cell.minor in edges)
+
     def on_python(self, python: str) -> tuple[Cell, ...]:
         """The cells that are tested on one Python, such as "3.12"."""
         return tuple(cell for cell in self.cells if python in cell.pythons)
@@ -69,7 +80,6 @@ def parse_grid(text: str) -> Grid:
             minor=minor,
             transformers=values["transformers"],
             transformer_lens=values["transformer-lens"],
-            default=values.get("default", False),
             pythons=tuple(values.get("python", pythons)),
         )
         for minor, values in data["cells"].items()

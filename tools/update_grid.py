@@ -89,7 +89,7 @@ def proposed_cells(grid: Grid, newest: dict[str, Version]) -> list[tuple[str, Ve
 
 def resolved_transformer_lens(grid: Grid, minor: str, version: Version, moment: str) -> str:
     """The newest transformer-lens that goes with `version`, by resolution."""
-    draft = Cell(minor, str(version), transformer_lens="", default=False, pythons=grid.pythons)
+    draft = Cell(minor, str(version), transformer_lens="", pythons=grid.pythons)
     whole = cell_lock(grid, draft)
     lock = replace(whole, constraints=tuple(line for line in whole.constraints if "lens" not in line))
     text = resolve(lock, grid, upgrade=True, exclude_newer=moment)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +22,6 @@ torch-requires = ["filelock"]
 [cells."5.0"]
 transformers = "5.0.0"
 transformer-lens = "3.2.1"
-default = true
 
 [cells."4.9"]
 transformers = "4.9.1"
@@ -87,5 +88,20 @@ def test_every_lock_belongs_to_the_grid_and_is_there() -> None:
     assert expected == set(GRID.newest.lock.parent.iterdir())
 
 
-def test_some_cell_is_run_by_default() -> None:
-    assert any(cell.default for cell in GRID.cells)
+def test_each_variant_has_its_first_and_last_cell_among_the_edges(tmp_path: Path) -> None:
+    table = tmp_path / "fingerprints.json"
+    shapes = {
+        "v4_9": {"a": {"releases": ["4.9.0", "4.9.1"]}, "b": {"releases": ["4.10.0", "4.44.2"]}},
+        "v5_0": {"c": {"releases": ["5.0.0"]}},
+    }
+    table.write_text(json.dumps({"gpt2": {"shapes": shapes}, "gpt_neox": {"shapes": {}}}))
+    assert [cell.minor for cell in parse_grid(SMALL).edges(table)] == ["4.9", "4.44", "5.0"]
+    shapes["v4_9"]["b"]["releases"].remove("4.44.2")
+    table.write_text(json.dumps({"gpt2": {"shapes": shapes}, "gpt_neox": {"shapes": {}}}))
+    assert [cell.minor for cell in parse_grid(SMALL).edges(table)] == ["4.9", "5.0"]
+
+
+def test_the_newest_release_is_an_edge_and_not_every_release_is() -> None:
+    edges = GRID.edges()
+    assert GRID.newest in edges
+    assert len(edges) < len(GRID.cells)
