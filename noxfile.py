@@ -159,6 +159,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
+@nox.parametrize("transformers", [nox.param(cell.minor) for cell in GRID.cells])
+def mutation(session: nox.Session, transformers: str) -> None:
+    """Whether the conformance suite catches every edit that is dropped and every hook that is moved by one place."""
+    sync(session, GRID.cell(transformers).lock)
+    session.run("python", "tools/mutation.py", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session(python=PYTHON)
 def fingerprints(session: nox.Session) -> None:
     """Checks the table of fingerprints against the releases' wheels; `-- --write` makes it."""
     sync(session, GRID.newest.lock)
