@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mishformer_lens.hooks import HookPoint
     from mishformer_lens.installation import install, uninstall
     from mishformer_lens.instrumentation import Instrumentation, instrument
+    from mishformer_lens.mishax_export import to_mishax
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ _LAZY = {
     "Instrumentation": "mishformer_lens.instrumentation",
     "install": "mishformer_lens.installation",
     "instrument": "mishformer_lens.instrumentation",
+    "to_mishax": "mishformer_lens.mishax_export",
     "uninstall": "mishformer_lens.installation",
 }
 
@@ -39,6 +41,7 @@ __all__ = [
     "errors",
     "install",
     "instrument",
+    "to_mishax",
     "uninstall",
     "variants",
 ]

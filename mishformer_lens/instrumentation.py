@@ -27,7 +27,7 @@ _RECORD = "_mishformer_lens"
 _HELPERS = ("attention_inputs", "attention_scores", "head_results")
 
 # They only write documentation, and some of them fail where the code has no file.
-_DOCUMENTATION_DECORATORS = frozenset(
+DOCUMENTATION_DECORATORS = frozenset(
     {
         "auto_docstring",
         "add_start_docstrings",
@@ -222,7 +222,7 @@ def _build(family_name: str, variant_name: str, path: Path) -> BuiltMembers:
         module,
         patch_source(path.read_text(encoding="utf-8"), variant.edits),
         label=f"mishformer_lens {family_name} {variant_name}",
-        drop_decorators=_DOCUMENTATION_DECORATORS,
+        drop_decorators=DOCUMENTATION_DECORATORS,
     )
     for original, patched in built.classes.items():
         make_copyable(patched, original, _attributes(family))
