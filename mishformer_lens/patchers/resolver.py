@@ -101,7 +101,7 @@ def select_by_release(family: Family, release: str) -> Variant | None:
 
 
 def judge(family: Family, source: str, release: str) -> Verdict:
-    """Say which variant serves ``source``, and how well that is proven. A source that nothing fits is a verdict, not an error.
+    """Say which variant serves ``source``, and how well that is proven; where nothing fits, that is the verdict.
 
     Raises:
         SyntaxError: ``source`` is not Python.
