@@ -69,7 +69,9 @@ class Plots:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def heat_map(self, name: str, title: str, values: torch.Tensor, rows: Sequence[str], columns: Sequence[str]) -> None:
+    def heat_map(
+        self, name: str, title: str, values: torch.Tensor, rows: Sequence[str], columns: Sequence[str]
+    ) -> None:
         """Plot ``values`` ``[row, column]``."""
         numbers = values.detach().float().cpu().numpy()
         limit = float(abs(numbers).max()) or 1.0
@@ -139,7 +141,7 @@ def make_metric(model: HookedTransformer, task: Task) -> Metric:
 
 
 def activation_patching(model: HookedTransformer, task: Task, plots: Plots) -> torch.Tensor:
-    """Which residual streams, and which heads' outputs, carry the answer: patched from the clean into the corrupted run.
+    """Which residual streams, and which heads' outputs, carry the answer from the clean into the corrupted run.
 
     Returns:
         The effect of each head's output, ``[n_layers, n_heads]``.
@@ -241,7 +243,7 @@ def attribution_patching(model: HookedTransformer, task: Task, plots: Plots, pat
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
     corrupted, forward, backward = model.get_caching_hooks(names, incl_bwd=True)
     with model.hooks(fwd_hooks=forward, bwd_hooks=backward):
-        metric(model(task.corrupted)).backward()
+        torch.autograd.backward(metric(model(task.corrupted)))
     model.zero_grad()
     with torch.no_grad():
         _, clean = model.run_with_cache(task.clean, names_filter=names)

@@ -17,14 +17,14 @@ class HookedTransformerBase(HookedRootModule):
         hf_model: HuggingFace's model; it holds all the weights and does all the computation.
         instrumentation: the hook points on it.
         cfg: its configuration under TransformerLens's field names.
-        tokenizer: a copy of the tokenizer that was given, with TransformerLens's padding side and special tokens.
+        tokenizer: a copy of the tokenizer that was given, with padding side and special tokens set; or None.
         embed, pos_embed, blocks, ln_final, unembed: its parts; GPT-NeoX has no ``pos_embed``.
     """
 
     hf_model: Any
     instrumentation: Instrumentation
     cfg: HookedTransformerConfig
-    tokenizer: Any | None
+    tokenizer: Any
     embed: Embed
     pos_embed: PosEmbed
     blocks: tuple[Block, ...]

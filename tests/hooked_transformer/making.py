@@ -1,5 +1,6 @@
 """The models that are compared: the drop-in, and TransformerLens 2.15.4's own with equal weights."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ TEXTS = ["The mill stood by the river.", "Velmira gave the lantern to Ordan, and
 
 def make_tokenizer(folder: Path, prepends_bos: bool = False) -> Any:
     """A byte-level tokenizer of 300 tokens, saved to and loaded from ``folder``."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-    tokenizer = Tokenizer(models.BPE())
+    # By name: in some releases it has types, in others it has none.
+    tokenizers: Any = importlib.import_module("tokenizers")
+    decoders, pre_tokenizers = tokenizers.decoders, tokenizers.pre_tokenizers
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
+    trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=D_VOCAB - 1,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -29,7 +31,7 @@ def make_tokenizer(folder: Path, prepends_bos: bool = False) -> Any:
     # Last, as in GPT-2: TransformerLens's generate() takes token 0 for one that is not padding.
     tokenizer.add_special_tokens(["<|endoftext|>"])
     if prepends_bos:
-        tokenizer.post_processor = processors.TemplateProcessing(
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
             single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.token_to_id("<|endoftext|>"))]
         )
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")

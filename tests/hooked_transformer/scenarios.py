@@ -1,7 +1,7 @@
 """What is compared with TransformerLens 2.15.4's own ``HookedTransformer``, on equal weights.
 
-Each scenario takes a model, either of the two, and returns values by name. Where TransformerLens 2.15.4 is installed the
-two are compared directly; elsewhere the drop-in is compared with golden values, which ``make_golden.py`` writes.
+Each scenario takes a model, either of the two, and returns values by name. Where TransformerLens 2.15.4 is installed
+the two are compared directly; elsewhere the drop-in is compared with golden values, which ``make_golden.py`` writes.
 """
 
 import warnings
@@ -88,7 +88,9 @@ def cache_of_some(model: Any) -> Values:
     one = _cached(model, names_filter="blocks.1.attn.hook_z")[1]
     several = _cached(model, names_filter=["blocks.0.hook_resid_pre", "ln_final.hook_scale"])[1]
     chosen = _cached(model, names_filter=lambda name: name.endswith("hook_mlp_out"))[1]
-    sliced = _cached(model, names_filter=lambda name: name.endswith(("resid_post", "hook_v", "pattern")), pos_slice=(1, 4))[1]
+    sliced = _cached(
+        model, names_filter=lambda name: name.endswith(("resid_post", "hook_v", "pattern")), pos_slice=(1, 4)
+    )[1]
     _, alone = model.run_with_cache(tokens()[:1], remove_batch_dim=True, names_filter="hook_embed")
     values = {**one, **several, **chosen, "hook_embed": alone["hook_embed"]}
     return values | {f"sliced {name}": value for name, value in sliced.items()}
@@ -114,11 +116,11 @@ def cache_methods(model: Any) -> Values:
 
 
 def interventions(model: Any) -> Values:
-    def zero_head(activation: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
+    def zero_head(activation: torch.Tensor, hook: Any) -> torch.Tensor:
         activation[:, :, 1] = 0
         return activation
 
-    def halve(activation: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
+    def halve(activation: torch.Tensor, hook: Any) -> torch.Tensor:
         return activation / 2
 
     names = ["hook_embed", "ln_final.hook_scale", "ln_final.hook_normalized"]
@@ -157,7 +159,11 @@ def weights(model: Any) -> Values:
 
 
 def layer_norms(model: Any) -> Values:
-    parts = {f"blocks.{index}.{name}": getattr(block, name) for index, block in enumerate(model.blocks) for name in ("ln1", "ln2")}
+    parts = {
+        f"blocks.{index}.{name}": getattr(block, name)
+        for index, block in enumerate(model.blocks)
+        for name in ("ln1", "ln2")
+    }
     values = {f"{name}.{weight}": getattr(part, weight) for name, part in parts.items() for weight in ("w", "b")}
     residual = torch.linspace(-1, 1, model.cfg.d_model).square()[None, None]
     return values | {"normalized": model.ln_final(residual), "unembedded": model.unembed(residual)}
@@ -184,7 +190,7 @@ def masked(model: Any) -> Values:
 
 
 def generation(model: Any) -> Values:
-    arguments = {"max_new_tokens": 6, "do_sample": False, "verbose": False}
+    arguments: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "verbose": False}
     first = model.generate(tokens(), stop_at_eos=False, **arguments)
     return {
         "tokens": first,
@@ -193,9 +199,7 @@ def generation(model: Any) -> Values:
         "temperature 0": model.generate(
             tokens(), max_new_tokens=3, temperature=0.0, do_sample=True, stop_at_eos=False, verbose=False
         ),
-        "embeddings": model.generate(
-            model.embed(tokens()), return_type="tokens", stop_at_eos=False, **arguments
-        ),
+        "embeddings": model.generate(model.embed(tokens()), return_type="tokens", stop_at_eos=False, **arguments),
     }
 
 

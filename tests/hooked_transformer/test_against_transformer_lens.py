@@ -1,5 +1,6 @@
-"""Every method of the drop-in gives what TransformerLens 2.15.4's ``HookedTransformer`` gives, within float32 rounding."""
+"""Every method of the drop-in gives what TransformerLens 2.15.4's own class gives, within float32 rounding."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -10,8 +11,7 @@ from tests.hooked_transformer.conftest import needs_reference
 from tests.hooked_transformer.making import make_model_of, make_reference
 from tests.hooked_transformer.scenarios import PROCESSED, SCENARIOS, Values
 
-
-REAL_SIZES: dict[str, dict[str, int]] = {
+REAL_SIZES: dict[str, dict[str, Any]] = {
     # GPT-2 small, and Pythia 70M; the vocabulary stays small.
     "gpt2": {"n_embd": 768, "n_inner": 3072, "n_head": 12, "n_layer": 12, "n_positions": 1024},
     "gpt_neox": {
@@ -39,7 +39,7 @@ def assert_close(values: Values, expected: Values) -> None:
             expected[name].detach().float(),
             rtol=1e-4,
             atol=1e-5 * max(1.0, float(expected[name].detach().float().abs().max())),
-            msg=lambda message, name=name: f"{name}: {message}",
+            msg=functools.partial("{}: {}".format, name),
         )
 
 

@@ -55,7 +55,7 @@ def test_attribution_is_the_derivative_of_patching(saved: Path, tmp_path: Path) 
     with torch.no_grad():
         _, clean = model.run_with_cache(task.clean, names_filter=name)
 
-        def nudge(z: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
+        def nudge(z: torch.Tensor, hook: Any) -> torch.Tensor:
             z[:, :, 2] += step * (clean[name] - z)[:, :, 2]
             return z
 

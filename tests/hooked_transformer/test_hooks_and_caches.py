@@ -23,7 +23,7 @@ FLAGGED = {
 }
 
 
-def zero(activation: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
+def zero(activation: torch.Tensor, hook: Any) -> torch.Tensor:
     return torch.zeros_like(activation)
 
 
@@ -126,7 +126,7 @@ def test_permanent_hooks_stay_until_they_are_asked_to_go(model: HookedTransforme
 
 def test_a_check_of_ones_own_is_asked_before_a_hook_is_added() -> None:
     class Careful(HookedTransformer):
-        def check_hooks_to_add(self, hook_point: Any, hook_point_name: str, hook: Any, **options: Any) -> None:  # noqa: ARG002
+        def check_hooks_to_add(self, hook_point: Any, hook_point_name: str, *args: Any, **options: Any) -> None:  # noqa: ARG002
             assert not hook_point_name.endswith("hook_z"), "not here"
 
     model = Careful(make_hf_model("gpt2"))
@@ -163,7 +163,9 @@ def test_positions_are_sliced_where_ln1_sees_heads(model: HookedTransformer, swi
 
 
 def test_gradients_are_cached(model: HookedTransformer) -> None:
-    _, cache = model.run_with_cache(tokens(), return_type="loss", incl_bwd=True, names_filter=["blocks.0.hook_resid_pre"])
+    _, cache = model.run_with_cache(
+        tokens(), return_type="loss", incl_bwd=True, names_filter=["blocks.0.hook_resid_pre"]
+    )
     residual = model(tokens(), stop_at_layer=0).detach().requires_grad_()
     loss = model(residual, start_at_layer=0, tokens=tokens(), return_type="loss")
     (expected,) = torch.autograd.grad(loss, residual)

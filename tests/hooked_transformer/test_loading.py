@@ -90,7 +90,7 @@ def test_what_is_no_model_of_a_known_family() -> None:
     bert = transformers.BertConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=30
     )
-    with pytest.raises(UnsupportedModelError, match="gpt2 .*, gpt_neox"):
+    with pytest.raises(UnsupportedModelError, match=r"gpt2 .*, gpt_neox"):
         HookedTransformer(transformers.BertModel(bert))
     with pytest.raises(UnsupportedModelError, match="no language-modelling head"):
         HookedTransformer(transformers.GPT2Model(make_hf_model("gpt2").config))

@@ -66,7 +66,7 @@ def test_gradients_flow_through_a_pass_that_starts_late(model: HookedTransformer
 def test_a_partial_pass_that_fails_leaves_no_trace(model: HookedTransformer) -> None:
     plain = model(tokens())
 
-    def fail(activation: torch.Tensor, hook: Any) -> None:  # noqa: ARG001
+    def fail(activation: torch.Tensor, hook: Any) -> None:
         raise RuntimeError("on purpose")
 
     residual = model(tokens(), stop_at_layer=1)
@@ -85,6 +85,7 @@ def test_embeddings_as_input(model: HookedTransformer) -> None:
 
 def test_the_embedding_as_transformer_lens_returns_it(model: HookedTransformer) -> None:
     residual, got, shortformer, mask = model.input_to_embed(TEXTS, padding_side="left")
+    assert got is not None
     assert torch.equal(got, model.to_tokens(TEXTS, padding_side="left"))
     assert mask is not None
     assert mask.shape == got.shape
@@ -167,7 +168,7 @@ def test_hooks_are_active_while_generating(model: HookedTransformer) -> None:
     plain = model.generate(tokens(), max_new_tokens=6, do_sample=False, verbose=False, stop_at_eos=False)
     shapes = []
 
-    def flip(residual: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
+    def flip(residual: torch.Tensor, hook: Any) -> torch.Tensor:
         shapes.append(residual.shape[1])
         return -residual
 
@@ -187,7 +188,7 @@ def test_the_frequency_penalty_lowers_what_occurred(model: HookedTransformer) ->
 
 
 def test_generation_ends_at_an_end_token_and_pads_with_it(model: HookedTransformer) -> None:
-    arguments = {"max_new_tokens": 8, "do_sample": False, "verbose": False}
+    arguments: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "verbose": False}
     free = model.generate(tokens()[:1], stop_at_eos=False, **arguments)
     end = int(free[0, 9])
     ended = model.generate(tokens()[:1], eos_token_id=end, **arguments)
@@ -197,7 +198,7 @@ def test_generation_ends_at_an_end_token_and_pads_with_it(model: HookedTransform
 
 
 def test_what_generation_returns(model: HookedTransformer, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = {"max_new_tokens": 3, "do_sample": False, "stop_at_eos": False}
+    arguments: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False, "stop_at_eos": False}
     text = model.generate("The mill", verbose=False, **arguments)
     assert isinstance(text, str)
     assert text.startswith("The mill")

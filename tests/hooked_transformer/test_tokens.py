@@ -61,7 +61,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "after set_tokenizer": lambda model: (
         model.set_tokenizer(model.tokenizer, default_padding_side="left") or model.to_tokens(TEXTS)
     ),
-    "own default": lambda model: setattr(model.cfg, "default_prepend_bos", False) or model.to_tokens(TEXT),
+    "own default": lambda model: vars(model.cfg).update(default_prepend_bos=False) or model.to_tokens(TEXT),
 }
 
 

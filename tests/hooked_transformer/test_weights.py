@@ -97,9 +97,9 @@ def test_positional_embedding(tokenizer: Any) -> None:
 def test_labels_and_wrong_layers(model: HookedTransformer) -> None:
     assert model.all_head_labels() == [f"L{layer}H{head}" for layer in range(2) for head in range(4)]
     assert model.W_gate is None
-    for arguments in ({"layer": 3}, {"layer": -1}, {"layer": 2, "mlp_input": True}):
+    for layer, mlp_input in ((3, False), (-1, False), (2, True)):
         with pytest.raises(ForwardArgumentsError, match="layers 0 to 1"):
-            model.accumulated_bias(**arguments)
+            model.accumulated_bias(layer, mlp_input=mlp_input)
     with pytest.raises(ForwardArgumentsError, match="'Q', 'K' or 'V'"):
         model.all_composition_scores("O")
 

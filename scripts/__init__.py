@@ -1,0 +1,1 @@
+"""Programs for those who work on the package. Run one as ``python -m scripts.<name>``."""
