@@ -82,3 +82,16 @@ def test_without_mishax_it_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch)
 def test_no_such_family() -> None:
     with pytest.raises(UnsupportedModelError, match="Did you mean 'gpt_neox'"):
         mishformer_lens.to_mishax("gpt_neo")
+
+
+def test_an_anchor_that_other_methods_have_too_is_replaced_in_its_own_only() -> None:
+    from mishformer_lens.mishax_export import mishax_pairs
+
+    method = "    def {}(self, x):\n        'A method.'\n        return g(x)\n"
+    source = f"class A:\n{method.format('f')}{method.format('h')}"
+    variant = mishformer_lens.Variant("made_up", "v1_0", {"A.f": [("g(x)", "tap(g(x))")]})
+    pairs, at_most = mishax_pairs(source, variant)
+    assert not at_most
+    patched = patch_source(source, pairs).text
+    assert list(dumps(patched, ["A"])) == list(dumps(patch_source(source, variant.edits).text, ["A"]))
+    assert patched.count("tap(") == 1
