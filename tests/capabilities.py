@@ -3,7 +3,9 @@
 Each function says why the fact matters. Tests ask here; none of them looks at a version number.
 """
 
+import importlib
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import transformers
@@ -44,3 +46,27 @@ def enable_checkpointing(model: Any, **arguments: Any) -> None:
     """
     newer = getattr(type(model), "activation_checkpointing_enable", None)
     (newer or type(model).gradient_checkpointing_enable)(model, arguments)
+
+
+def modeling_module(family: str) -> Any:
+    """The module that defines the models of a family."""
+    return importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+
+
+def attention_functions() -> Any | None:
+    """The registry of attention functions, or None: before 4.48 there was a class for every implementation."""
+    return vars(importlib.import_module("transformers.modeling_utils")).get("ALL_ATTENTION_FUNCTIONS")
+
+
+def attention_classes(family: str) -> Mapping[str, type]:
+    """The attention class of every implementation; empty where one class serves all."""
+    name = {"gpt2": "GPT2_ATTENTION_CLASSES", "gpt_neox": "GPT_NEOX_ATTENTION_CLASSES"}[family]
+    return dict(vars(modeling_module(family)).get(name, {}))
+
+
+def supports_static_cache(family: str) -> bool:
+    """Whether a model generates with a cache of fixed size.
+
+    Where it was declared by another flag, up to 4.52, GPT-2 refuses it and GPT-NeoX fails with a shape error of its own.
+    """
+    return bool(getattr(model_class(family, "causal"), "_can_compile_fullgraph", False))

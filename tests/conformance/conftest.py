@@ -6,7 +6,10 @@ import pytest
 import torch
 
 import mishformer_lens
+from tests.conformance import stand_in_kernel
 from tests.models import KINDS, Case
+
+stand_in_kernel.register()
 
 DTYPES = (torch.float32, torch.bfloat16)
 

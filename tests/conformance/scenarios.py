@@ -24,6 +24,7 @@ class Scenario:
         kinds: the kinds of model that can do it.
         needs: names of arguments that the model's forward must take.
         rope: a type of rotary embedding to configure.
+        static_cache: the model must be able to generate with a cache of fixed size.
         only_float32: one dtype is enough, because nothing in it depends on the dtype.
     """
 
@@ -33,6 +34,7 @@ class Scenario:
     kinds: tuple[str, ...] = KINDS
     needs: tuple[str, ...] = ()
     rope: str | None = None
+    static_cache: bool = False
     only_float32: bool = False
 
 
@@ -243,6 +245,9 @@ SCENARIOS: dict[str, Scenario] = {
     "sampled generation": Scenario(generate(do_sample=True, seed=5, temperature=0.7, top_k=20), only_float32=True),
     "beam generation": Scenario(generate(num_beams=3, max_new_tokens=8), only_float32=True),
     "generation without a cache": Scenario(generate(use_cache=False, max_new_tokens=6), only_float32=True),
+    "generation with a static cache": Scenario(
+        generate(cache_implementation="static", max_new_tokens=6), static_cache=True, only_float32=True
+    ),
     "generation with left padding": Scenario(generate(mask=left_padding, max_new_tokens=8), only_float32=True),
     "prefill, then decode": Scenario(prefill_then_decode),
     "left padding": Scenario(with_mask(left_padding)),

@@ -22,7 +22,8 @@ def _parameters(*attention: str) -> list[Any]:
             (case,) = parameter.values
             missing = [each for each in scenario.needs if not capabilities.takes(case.family, each, scenario.head)]
             # What a release does not have is no test of it, rather than a skipped one.
-            if not missing and capabilities.model_class(case.family, scenario.head) is not None:
+            lacks_cache = scenario.static_cache and not capabilities.supports_static_cache(case.family)
+            if not missing and not lacks_cache and capabilities.model_class(case.family, scenario.head) is not None:
                 found.append(pytest.param(case, scenario, id=f"{name}-{parameter.id}", marks=parameter.marks))
     return found
 

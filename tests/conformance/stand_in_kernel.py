@@ -1,0 +1,67 @@
+"""A stand-in for flash attention: the interface of the real kernel, computed by plain operations on any device.
+
+Like the real one it takes a padding mask ``[batch, key_pos]`` or None, knows that it is causal, and gives no weights.
+"""
+
+from typing import Any
+
+import torch
+
+from tests import capabilities
+from tests.models import HEADS, Case, make_model
+
+calls: list[str] = []
+"""One entry for every call of the stand-in."""
+
+
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float | None
+) -> torch.Tensor:
+    """Causal attention on ``[batch, head_index, pos, d_head]``; a position that may see nothing gets zeros."""
+    calls.append("called")
+    queries, keys = query.shape[-2], key.shape[-2]
+    allowed = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
+    if mask is not None:
+        assert mask.dim() == 2, "flash attention takes a padding mask"
+        allowed = allowed & mask[:, None, None, -keys:].bool()
+    scores = (query.float() @ key.float().transpose(-1, -2)) * (scaling or query.shape[-1] ** -0.5)
+    pattern = scores.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0.0)
+    return (pattern @ value.float()).to(value.dtype)
+
+
+def interface(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **arguments: Any) -> Any:
+    """As transformers registers attention functions: gives ``[batch, pos, head_index, d_head]``."""
+    output = attend(query, key, value, attention_mask, arguments.get("scaling"))
+    return output.transpose(1, 2).contiguous(), None
+
+
+def flash_attention_forward(query: Any, key: Any, value: Any, attention_mask: Any, *_: Any, **arguments: Any) -> Any:
+    """As transformers called flash attention before there was a registry: all axes ``[batch, pos, head_index, d_head]``."""
+    heads_first = (each.transpose(1, 2) for each in (query, key, value))
+    return attend(*heads_first, attention_mask, arguments.get("softmax_scale")).transpose(1, 2).contiguous()
+
+
+def register() -> None:
+    """Put the stand-in where the family's modules import the real one from.
+
+    Before the first model is hooked: patched code looks names up in a copy of its module's namespace.
+    """
+    registry = capabilities.attention_functions()
+    if registry is not None:
+        registry["flash_attention_2"] = interface
+    for family in HEADS:
+        vars(capabilities.modeling_module(family))["_flash_attention_forward"] = flash_attention_forward
+
+
+def make_flash_model(case: Case) -> Any:
+    """A model with flash attention. Releases refuse to make one without the real package, so an eager one is changed."""
+    model = make_model(Case(case.kind, "eager", case.dtype))
+    model.config._attn_implementation = "flash_attention_2"
+    if "_attn_implementation" in vars(model.base_model):
+        model.base_model._attn_implementation = "flash_attention_2"
+    classes = capabilities.attention_classes(case.family)
+    for module in model.modules():
+        if classes and type(module) is classes["eager"]:
+            module.__class__ = classes["flash_attention_2"]
+            module._flash_attn_uses_top_left_mask = False
+    return model
