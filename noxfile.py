@@ -106,9 +106,11 @@ def test_gpu(session: nox.Session, transformers: str) -> None:
 
 @nox.session(python=list(GRID.pythons))
 def unit(session: nox.Session) -> None:
-    """The tests that need no torch: the engine, reading releases, and the tools."""
+    """The tests that need no torch: the engine, the resolver, reading releases, and the tools."""
     sync(session, LOCKS / "unit.txt")
-    session.run("pytest", *(session.posargs or ["tests/engine", "tests/compat", "tests/tools"]))
+    files = ["tests/test_errors.py", "tests/test_suggestions.py"]
+    folders = ["tests/engine", "tests/patchers", "tests/compat", "tests/tools"]
+    session.run("pytest", *(session.posargs or [*folders, *files]))
 
 
 @nox.session(python=PYTHON)
