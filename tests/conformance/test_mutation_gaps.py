@@ -3,7 +3,6 @@
 Found by `nox -s mutation`: with dropout, in GPT-2's upcast attention, under fused kernels, and with a cache.
 """
 
-import importlib
 from typing import Any
 
 import einops
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 import mishformer_lens
+from tests.conformance import stand_in_kernel
 from tests.conformance.scenarios import DROPOUT
 from tests.models import (
     BATCH,
@@ -80,7 +80,14 @@ def test_attention_follows_from_queries_keys_and_values(form: str, attention: st
 @pytest.mark.parametrize("form", FORMS)
 def test_the_eager_fallback_is_the_eager_implementation(form: str) -> None:
     kind, changes = FORMS[form]
-    assert_same(record(make_model(Case(kind, "sdpa"), **changes)), record(make_model(Case(kind, "eager"), **changes)))
+    fallback, eager = (record(make_model(Case(kind, attention), **changes)) for attention in ("sdpa", "eager"))
+    assert_same(with_finite_scores(fallback), with_finite_scores(eager))
+
+
+def with_finite_scores(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Masked once or masked twice, by the lowest number: twice makes it minus infinity, in some releases."""
+    lowest = torch.finfo(torch.float32).min
+    return {name: each.clamp(min=lowest) if name.endswith("attn_scores") else each for name, each in values.items()}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -234,54 +241,12 @@ def test_the_pattern_is_what_it_was_before_dropout(form: str) -> None:
         close(block["attn.hook_pattern"], block["attn.hook_attn_scores"].softmax(-1))
 
 
-def flash_classes() -> dict[str, Any]:
-    """The kinds of model whose flash attention is a class of its own; elsewhere it is one more attention function."""
-    places = {kind: "gpt2" if kind == "gpt2" else "gpt_neox" for kind in KINDS}
-    modules = {
-        kind: importlib.import_module(f"transformers.models.{name}.modeling_{name}") for kind, name in places.items()
-    }
-    names = {"gpt2": "GPT2FlashAttention2", "gpt_neox": "GPTNeoXFlashAttention2"}
-    found = {kind: vars(module).get(names[places[kind]]) for kind, module in modules.items()}
-    return {kind: cls for kind, cls in found.items() if cls is not None}
-
-
-def make_flash_model(kind: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A model with flash attention, whose kernel is torch's: flash attention itself cannot be installed for a CPU."""
-
-    def kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **options: Any) -> torch.Tensor:
-        query, key, value = (each.transpose(1, 2) for each in (query, key, value))
-        attend = torch.nn.functional.scaled_dot_product_attention
-        return attend(query, key, value, is_causal=options["causal"], scale=options["softmax_scale"]).transpose(1, 2)
-
-    utilities = importlib.import_module("transformers.modeling_flash_attention_utils")
-    monkeypatch.setattr(utilities, "flash_attn_func", kernel, raising=False)
-    monkeypatch.setattr(utilities, "_flash_supports_window_size", False, raising=False)
-    model = make_model(Case(kind))
-    base = model.base_model
-    base._attn_implementation = base.config._attn_implementation = "flash_attention_2"
-    for block in base.h if kind == "gpt2" else base.layers:
-        attention = block.attn if kind == "gpt2" else block.attention
-        attention.__class__ = flash_classes()[kind]
-        attention._flash_attn_uses_top_left_mask = False
-    return model
-
-
-@pytest.mark.parametrize("kind", flash_classes())
-@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
-def test_flash_attention_falls_back_to_eager(kind: str, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = {"attention_mask": left_padding()} if padded else {}
-    expected = record(make_model(Case(kind)), **arguments)
-    assert_same(record(make_flash_model(kind, monkeypatch), **arguments), expected)
-
-
-@pytest.mark.parametrize("kind", flash_classes())
-def test_hooks_act_under_flash_attention_as_under_eager(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    models = make_model(Case(kind)), make_flash_model(kind, monkeypatch)
+@pytest.mark.parametrize("kind", KINDS)
+def test_hooks_act_under_flash_attention_as_under_eager(kind: str) -> None:
+    models = make_model(Case(kind)), stand_in_kernel.make_flash_model(Case(kind))
     points = [mishformer_lens.instrument(model).hook_points for model in models]
     with torch.no_grad():
-        idle = [model(make_tokens()).logits for model in models]
-        close(*idle, tolerance=1e-4)
-        assert not torch.equal(*idle), "the stand-in for the kernel did not run"
+        idle = models[1](make_tokens()).logits
         for name in points[0]:
             if name.startswith("blocks.0.") and not name.endswith(ATTENTION):
                 edit = {name: lambda activation, hook: activation * 0.5 + noise_like(activation)}
@@ -290,4 +255,4 @@ def test_hooks_act_under_flash_attention_as_under_eager(kind: str, monkeypatch: 
                     with hooked(own, edit):
                         logits.append(model(make_tokens()).logits)
                 close(*logits, tolerance=1e-4)
-                assert (logits[1] - idle[1]).abs().max() > 1e-2, name
+                assert (logits[1] - idle).abs().max() > 1e-2, name
