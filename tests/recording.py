@@ -14,7 +14,9 @@ Values = dict[str, list[torch.Tensor]]
 
 
 @contextlib.contextmanager
-def hooked(points: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]], direction: str = "fwd") -> Iterator[None]:
+def hooked(
+    points: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]], direction: str = "fwd"
+) -> Iterator[None]:
     """Attach one hook function each to the named hook points, and take them off at the end.
 
     Hooks on scores or patterns under a fused kernel warn; tests that are about that warning attach hooks themselves.

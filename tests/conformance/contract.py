@@ -42,9 +42,15 @@ _BLOCK = {
     "ln1.hook_normalized": Entry(
         "BPD", ("hook_resid_pre", "hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input", "ln1.hook_scale")
     ),
-    "attn.hook_q": Entry("BPHd", ("hook_resid_pre", "hook_attn_in", "hook_q_input", "ln1.hook_scale", "ln1.hook_normalized")),
-    "attn.hook_k": Entry("BPHd", ("hook_resid_pre", "hook_attn_in", "hook_k_input", "ln1.hook_scale", "ln1.hook_normalized")),
-    "attn.hook_v": Entry("BPHd", ("hook_resid_pre", "hook_attn_in", "hook_v_input", "ln1.hook_scale", "ln1.hook_normalized")),
+    "attn.hook_q": Entry(
+        "BPHd", ("hook_resid_pre", "hook_attn_in", "hook_q_input", "ln1.hook_scale", "ln1.hook_normalized")
+    ),
+    "attn.hook_k": Entry(
+        "BPHd", ("hook_resid_pre", "hook_attn_in", "hook_k_input", "ln1.hook_scale", "ln1.hook_normalized")
+    ),
+    "attn.hook_v": Entry(
+        "BPHd", ("hook_resid_pre", "hook_attn_in", "hook_v_input", "ln1.hook_scale", "ln1.hook_normalized")
+    ),
     "attn.hook_rot_q": Entry("BPHd", ("attn.hook_q",), NEOX),
     "attn.hook_rot_k": Entry("BPHd", ("attn.hook_k",), NEOX),
     "attn.hook_attn_scores": Entry("BHPK", ("attn.hook_q", "attn.hook_k", "attn.hook_rot_q", "attn.hook_rot_k")),

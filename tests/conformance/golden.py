@@ -114,7 +114,9 @@ def reference_run(make_reference: Callable[[str], Any]) -> Run:
     return run
 
 
-def compared(values: dict[str, torch.Tensor], kind: str, edited: str) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+def compared(
+    values: dict[str, torch.Tensor], kind: str, edited: str
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
     """Name, found projections and golden projections of everything in ``values`` that the file has."""
     golden = load(kind, edited)
     for name, activation in values.items():

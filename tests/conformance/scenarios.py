@@ -103,7 +103,9 @@ def checkpointed(use_reentrant: bool) -> Run:
     return run
 
 
-def generate(pos: int = POS, seed: int | None = None, mask: Callable[..., torch.Tensor] | None = None, **arguments: Any) -> Run:
+def generate(
+    pos: int = POS, seed: int | None = None, mask: Callable[..., torch.Tensor] | None = None, **arguments: Any
+) -> Run:
     """Generate tokens, and return the scores, too."""
 
     def run(model: Any) -> Any:
@@ -288,5 +290,7 @@ SCENARIOS: dict[str, Scenario] = {
         long_text, kinds=NEOX, rope="dynamic", config={"max_position_embeddings": 16}, only_float32=True
     ),
     "no attention bias": Scenario(everything, kinds=NEOX, config={"attention_bias": False}, only_float32=True),
-    "another activation": Scenario(everything, config={"activation_function": "relu", "hidden_act": "relu"}, only_float32=True),
+    "another activation": Scenario(
+        everything, config={"activation_function": "relu", "hidden_act": "relu"}, only_float32=True
+    ),
 }

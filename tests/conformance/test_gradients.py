@@ -34,7 +34,9 @@ def assert_close(found: Values, expected: dict[str, torch.Tensor], dtype: torch.
     for name, gradient in expected.items():
         size = max(float(gradient.abs().max()), 1e-4)
         tolerance = 1e-4 if dtype == torch.float32 else 5e-2
-        torch.testing.assert_close(found[name][0], gradient, rtol=tolerance, atol=tolerance * size, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found[name][0], gradient, rtol=tolerance, atol=tolerance * size, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_every_backward_hook_fires_once_with_autograd_s_gradient(case: Case) -> None:
@@ -66,13 +68,19 @@ def test_backward_hooks_fire_in_the_reverse_order(kind: str) -> None:
     model = make_model(Case(kind))
     points = mishformer_lens.instrument(model).hook_points
     fired: list[str] = []
-    stream = [name for name in contract(kind) if name.endswith(("hook_resid_pre", "hook_resid_post", "ln_final.hook_normalized"))]
+    stream = [
+        name
+        for name in contract(kind)
+        if name.endswith(("hook_resid_pre", "hook_resid_post", "ln_final.hook_normalized"))
+    ]
     with hooked(points, dict.fromkeys(stream, lambda gradient, hook: fired.append(hook.name)), "bwd"):
         backward(model)
     assert fired == stream[::-1]
 
 
-@pytest.mark.parametrize("name", ["blocks.1.hook_resid_pre", "blocks.0.attn.hook_v", "blocks.1.attn.hook_pattern", "blocks.0.ln2.hook_scale"])
+@pytest.mark.parametrize(
+    "name", ["blocks.1.hook_resid_pre", "blocks.0.attn.hook_v", "blocks.1.attn.hook_pattern", "blocks.0.ln2.hook_scale"]
+)
 def test_a_backward_hook_can_change_the_gradient(kind: str, name: str) -> None:
     model = make_model(Case(kind))
     points = mishformer_lens.instrument(model).hook_points
@@ -86,7 +94,9 @@ def test_a_backward_hook_can_change_the_gradient(kind: str, name: str) -> None:
         if parameter.grad is None:
             assert stopped[each] is None or not bool(stopped[each].any()), each
         else:
-            torch.testing.assert_close(stopped[each], parameter.grad, rtol=1e-4, atol=1e-6, msg=lambda m, n=each: f"{n}: {m}")
+            torch.testing.assert_close(
+                stopped[each], parameter.grad, rtol=1e-4, atol=1e-6, msg=lambda m, n=each: f"{n}: {m}"
+            )
 
 
 def test_forward_and_backward_hooks_on_one_point(kind: str) -> None:

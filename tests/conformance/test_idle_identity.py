@@ -84,7 +84,9 @@ def test_backward_hooks_that_only_look_change_no_gradient(kind: str) -> None:
 def test_compiles_without_a_graph_break_while_idle(float32_case: Case) -> None:
     model = make_model(float32_case)
     mishformer_lens.instrument(model)
-    assert_same(compiled(model)(make_tokens(), use_cache=False), make_model(float32_case)(make_tokens(), use_cache=False))
+    assert_same(
+        compiled(model)(make_tokens(), use_cache=False), make_model(float32_case)(make_tokens(), use_cache=False)
+    )
 
 
 def compiled(model: Any) -> Any:

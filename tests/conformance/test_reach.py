@@ -97,7 +97,11 @@ def test_doubling_a_scale_halves_what_stands_before_gain_and_bias(case: Case, no
     before = run(case, model, points, name, lambda activation, hook: None)
     after = run(case, model, points, name, lambda activation, hook: activation * 2)
     places = {
-        "gpt2": {"blocks.0.ln1": "transformer.h.0.ln_1", "blocks.1.ln2": "transformer.h.1.ln_2", "ln_final": "transformer.ln_f"},
+        "gpt2": {
+            "blocks.0.ln1": "transformer.h.0.ln_1",
+            "blocks.1.ln2": "transformer.h.1.ln_2",
+            "ln_final": "transformer.ln_f",
+        },
         "gpt_neox": {
             "blocks.0.ln1": "gpt_neox.layers.0.input_layernorm",
             "blocks.1.ln2": "gpt_neox.layers.1.post_attention_layernorm",
@@ -131,7 +135,14 @@ def test_editing_one_head_of_a_head_s_input_reaches_that_head_only(case: Case) -
     for copy, reached in (("hook_attn_in", "qkv"), ("hook_q_input", "q"), ("hook_k_input", "k"), ("hook_v_input", "v")):
 
         def edit(activation: torch.Tensor, hook: Any) -> torch.Tensor:
-            return torch.cat([activation[:, :, :2], activation[:, :, 2:3] * 0.5 + 1.0 * noise_like(activation[:, :, 2:3]), activation[:, :, 3:]], 2)
+            return torch.cat(
+                [
+                    activation[:, :, :2],
+                    activation[:, :, 2:3] * 0.5 + 1.0 * noise_like(activation[:, :, 2:3]),
+                    activation[:, :, 3:],
+                ],
+                2,
+            )
 
         name = f"blocks.0.{copy}"
         before = run(case, model, points, name, lambda activation, hook: None)

@@ -76,7 +76,10 @@ def test_within_a_block(case: Case, index: int) -> None:
         determined(a, b, run(model, patched, other_tokens(), a), names)
 
 
-@pytest.mark.parametrize("name", ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"])
+@pytest.mark.parametrize(
+    "name",
+    ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"],
+)
 def test_the_residual_stream_determines_all_that_follows(case: Case, name: str) -> None:
     model = make_model(case)
     order = unflagged(case.kind)

@@ -53,7 +53,9 @@ def recomputed(model: object, case: Case, values: Named) -> Iterator[tuple[str, 
         yield "hook_pos_embed", positions[:POS].expand(BATCH, -1, -1)
         stream = stream + values["hook_pos_embed"]
     for index in range(N_LAYERS):
-        block = {name.removeprefix(f"blocks.{index}."): value for name, value in values.items() if f"blocks.{index}." in name}
+        block = {
+            name.removeprefix(f"blocks.{index}."): value for name, value in values.items() if f"blocks.{index}." in name
+        }
         for name, value in recomputed_block(block_weights(model, case.family, index), case.kind, block, stream):
             yield f"blocks.{index}.{name}", value
         stream = block["hook_resid_post"]
@@ -64,7 +66,9 @@ def recomputed(model: object, case: Case, values: Named) -> Iterator[tuple[str, 
     yield "logits", values["ln_final.hook_normalized"] @ unembedding.T
 
 
-def recomputed_block(weights: Block, kind: str, block: Named, stream: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+def recomputed_block(
+    weights: Block, kind: str, block: Named, stream: torch.Tensor
+) -> Iterator[tuple[str, torch.Tensor]]:
     yield "hook_resid_pre", stream
     yield "ln1.hook_scale", scale(block["hook_resid_pre"])
     yield "ln1.hook_normalized", normalize(block["hook_resid_pre"], block["ln1.hook_scale"], weights.ln1)
@@ -116,7 +120,9 @@ def rotate(x: torch.Tensor) -> torch.Tensor:
     half = rotary.shape[-1] // 2
     frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=x.device) / half)
     angles = torch.arange(POS, dtype=torch.float64, device=x.device)[:, None] * frequencies
-    turned = torch.complex(rotary[..., :half], rotary[..., half:]) * torch.polar(torch.ones_like(angles), angles)[:, None]
+    turned = (
+        torch.complex(rotary[..., :half], rotary[..., half:]) * torch.polar(torch.ones_like(angles), angles)[:, None]
+    )
     return torch.cat([turned.real, turned.imag, rest], -1)
 
 
@@ -142,7 +148,9 @@ def test_padding_shows_in_scores_and_pattern(case: Case) -> None:
     model = make_model(case)
     points = mishformer_lens.instrument(model).hook_points
     mask = left_padding()
-    names = [f"blocks.{index}.attn.{hook}" for index in range(N_LAYERS) for hook in ("hook_attn_scores", "hook_pattern")]
+    names = [
+        f"blocks.{index}.attn.{hook}" for index in range(N_LAYERS) for hook in ("hook_attn_scores", "hook_pattern")
+    ]
     with torch.no_grad(), recorded(points, names) as values:
         model(make_tokens(), attention_mask=mask)
     causal = torch.ones(POS, POS, dtype=torch.bool, device=mask.device).tril()

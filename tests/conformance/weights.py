@@ -23,7 +23,8 @@ class Affine:
 class Block:
     """Weights of one block, in float64.
 
-    ``q``, ``k`` and ``v`` have weights ``[d_model, head_index * d_head]``; ``out`` has ``[head_index * d_head, d_model]``.
+    ``q``, ``k`` and ``v`` have weights ``[d_model, head_index * d_head]``; ``out`` has ``[head_index * d_head,
+    d_model]``.
     """
 
     ln1: Affine
