@@ -274,7 +274,7 @@ def record(trial: Trial) -> dict[str, Any]:
 
 def report(trials: Sequence[Trial], *, complete: bool = True) -> int:
     """Print what the trials show; 1 where a mistake survived or the list of equivalent mutants is wrong."""
-    variants = list(dict.fromkeys(trial.variant for trial in trials if trial.mutant is None))
+    variants = [trial.variant for trial in trials if trial.mutant is None]
     equivalent = read_equivalent(EQUIVALENT, variants)
     failed = False
     for variant in variants:

@@ -177,3 +177,17 @@ def test_the_difference_shows_both(trials: list[Trial]) -> None:
     lines = difference(mutant).splitlines()
     assert "-weights = softmax(module.hook_scores(scores))" in lines
     assert "+weights = softmax(scores)" in lines
+
+
+def test_the_report_has_the_figures_and_shows_survivors(
+    trials: list[Trial], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mutation.report(trials) == 0
+    printed = capsys.readouterr().out
+    assert "gpt2 v9_9: 6 of 6 edits are caught when removed (100%)" in printed
+    assert " 0 survived" in printed
+    trials[-1].outcome = "survived"
+    assert mutation.report(trials) == 1
+    printed = capsys.readouterr().out
+    assert f"SURVIVED {': '.join(trials[-1].name)}\n--- as it is" in printed
+    assert " 1 survived" in printed
