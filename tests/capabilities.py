@@ -27,7 +27,7 @@ def takes(family: str, argument: str, head: str = "base") -> bool:
 
 
 def has_rope_parameters() -> bool:
-    """Whether rotary embeddings are configured by ``rope_parameters``, with the base in it, instead of ``rope_scaling``."""
+    """Whether ``rope_parameters``, with the base in it, configures rotary embeddings, instead of ``rope_scaling``."""
     return "rope_parameters" in inspect.signature(transformers.GPTNeoXConfig).parameters
 
 
@@ -67,6 +67,6 @@ def attention_classes(family: str) -> Mapping[str, type]:
 def supports_static_cache(family: str) -> bool:
     """Whether a model generates with a cache of fixed size.
 
-    Where it was declared by another flag, up to 4.52, GPT-2 refuses it and GPT-NeoX fails with a shape error of its own.
+    Up to 4.52 another flag declared it: GPT-2 refuses it there, and GPT-NeoX fails with a shape error of its own.
     """
     return bool(getattr(model_class(family, "causal"), "_can_compile_fullgraph", False))

@@ -75,6 +75,15 @@ def assert_same(actual: Any, expected: Any, where: str = "output") -> None:
         assert_same(vars(actual), vars(expected), where)
 
 
+def assert_close(found: torch.Tensor, expected: torch.Tensor, where: str, rtol: float, atol: float) -> None:
+    """Assert that two tensors agree within tolerances, and say where they do not."""
+
+    def message(text: str) -> str:
+        return f"{where}: {text}"
+
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, msg=message)
+
+
 def count_tensors(result: Any) -> int:
     """How many tensors :func:`assert_same` would compare."""
     if isinstance(result, torch.Tensor):

@@ -324,8 +324,8 @@ def test_a_model_inside_other_modules_is_found(model: Any) -> None:
 
 def test_a_subclass_of_a_user_is_hooked(kind: str) -> None:
     original = getattr(transformers, HEADS[Case(kind).family]["base"])
-    user_class = type("MyModel", (original,), {"__module__": __name__, "answer": lambda self: 42})
-    model = user_class(make_config(kind)).eval()
+    user_class: Any = type("MyModel", (original,), {"__module__": __name__, "answer": lambda self: 42})
+    model: Any = user_class(make_config(kind)).eval()
     before = trace(model)
     expected = model(make_tokens().cpu()).last_hidden_state
     instrumentation = mishformer_lens.instrument(model)

@@ -15,7 +15,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def cases(*attention: str, dtypes: tuple[torch.dtype, ...] = DTYPES, kinds: tuple[str, ...] = KINDS) -> list[Any]:
-    """A parameter for every combination; one that the release declares unsupported is skipped with the declared reason."""
+    """A parameter for every combination; what the release declares unsupported is skipped with its reason."""
     return [
         pytest.param(case, id=str(case), marks=_marks(case))
         for case in (Case(kind, each, dtype) for kind in kinds for each in attention for dtype in dtypes)

@@ -108,7 +108,7 @@ def flagged(kind: str) -> list[str]:
 
 
 def is_split_input(name: str) -> bool:
-    """Whether queries, keys and values have inputs of their own while this hook point is on: ``ln1`` then runs thrice."""
+    """Whether queries, keys and values have their own inputs while this hook point is on: ``ln1`` then runs thrice."""
     return name.endswith(("hook_q_input", "hook_k_input", "hook_v_input"))
 
 

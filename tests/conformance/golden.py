@@ -55,7 +55,8 @@ def project(name: str, activation: torch.Tensor) -> torch.Tensor:
         values = values.where(torch.ones(values.shape[-2:], dtype=torch.bool).tril(), 0.0)
     random = np.random.RandomState(zlib.crc32(name.encode()))
     directions = torch.from_numpy(random.standard_normal((DIRECTIONS, values.numel())))
-    return (directions @ values.flatten() / values.numel() ** 0.5).float()
+    projected: torch.Tensor = (directions @ values.flatten() / values.numel() ** 0.5).float()
+    return projected
 
 
 def rows(run: Run, kind: str, edited: str) -> torch.Tensor:
@@ -72,7 +73,8 @@ def write(run: Run) -> None:
 
 @functools.cache
 def _file() -> dict[str, torch.Tensor]:
-    return load_file(FILE)
+    tensors: dict[str, torch.Tensor] = load_file(FILE)
+    return tensors
 
 
 def load(kind: str, edited: str) -> dict[str, torch.Tensor]:

@@ -36,9 +36,9 @@ def interface(module: Any, query: Any, key: Any, value: Any, attention_mask: Any
 
 
 def flash_attention_forward(query: Any, key: Any, value: Any, attention_mask: Any, *_: Any, **arguments: Any) -> Any:
-    """As transformers called flash attention before there was a registry: all axes ``[batch, pos, head_index, d_head]``."""
-    heads_first = (each.transpose(1, 2) for each in (query, key, value))
-    return attend(*heads_first, attention_mask, arguments.get("softmax_scale")).transpose(1, 2).contiguous()
+    """As transformers called flash attention before there was a registry: on ``[batch, pos, head_index, d_head]``."""
+    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    return attend(query, key, value, attention_mask, arguments.get("softmax_scale")).transpose(1, 2).contiguous()
 
 
 def register() -> None:
@@ -54,12 +54,12 @@ def register() -> None:
 
 
 def make_flash_model(case: Case) -> Any:
-    """A model with flash attention. Releases refuse to make one without the real package, so an eager one is changed."""
+    """A model with flash attention: an eager one changed, since none can be made without the real package."""
     model = make_model(Case(case.kind, "eager", case.dtype))
     model.config._attn_implementation = "flash_attention_2"
     if "_attn_implementation" in vars(model.base_model):
         model.base_model._attn_implementation = "flash_attention_2"
-    classes = capabilities.attention_classes(case.family)
+    classes: Any = capabilities.attention_classes(case.family)
     for module in model.modules():
         if classes and type(module) is classes["eager"]:
             module.__class__ = classes["flash_attention_2"]

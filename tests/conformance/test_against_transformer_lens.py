@@ -11,7 +11,7 @@ from mishformer_lens.hooked_transformer.transformer_lens_compat import IS_REFERE
 from tests.conformance import golden
 from tests.hooked_transformer.making import make_hf_model, make_reference
 from tests.models import DEVICE, Case, make_tokens
-from tests.recording import hooked, recorded
+from tests.recording import assert_close, hooked, recorded
 
 # What float32 explains: TransformerLens adds up in another order than HuggingFace.
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
@@ -36,7 +36,7 @@ def test_every_edit_does_what_it_does_in_transformer_lens(float32_case: Case) ->
         values = {name: value[0] for name, value in recording.items()} | {"logits": logits}
         compared = 0
         for name, found, expected in golden.compared(values, kind, edited):
-            torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda m, at=(edited, name): f"{at}: {m}")
+            assert_close(found, expected, f"{edited}, {name}", **TOLERANCE)
             compared += 1
         assert compared == len(names) + 1
 
@@ -44,7 +44,7 @@ def test_every_edit_does_what_it_does_in_transformer_lens(float32_case: Case) ->
 def test_an_edit_that_is_not_made_would_be_noticed(kind: str) -> None:
     for edited in golden.edits(kind)[1:]:
         plain, golden_logits = golden.load(kind, golden.UNEDITED)["logits"], golden.load(kind, edited)["logits"]
-        assert not torch.allclose(plain, golden_logits, **TOLERANCE), edited
+        assert not torch.allclose(plain, golden_logits, rtol=TOLERANCE["rtol"], atol=TOLERANCE["atol"]), edited
 
 
 @pytest.mark.skipif(not IS_REFERENCE, reason=f"TransformerLens {RELEASE} is not the one that golden values come from")
@@ -52,4 +52,4 @@ def test_golden_values_are_those_of_transformer_lens(kind: str) -> None:
     run = golden.reference_run(make_reference)
     for edited in golden.edits(kind):
         for name, found, expected in golden.compared(run(kind, edited), kind, edited):
-            torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda m, at=(edited, name): f"{at}: {m}")
+            assert_close(found, expected, f"{edited}, {name}", **TOLERANCE)

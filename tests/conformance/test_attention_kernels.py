@@ -12,7 +12,7 @@ from tests.conformance import stand_in_kernel
 from tests.conformance.conftest import cases
 from tests.conformance.contract import unflagged
 from tests.models import N_LAYERS, Case, left_padding, make_model, make_tokens, right_padding
-from tests.recording import assert_same, hooked, noise_like, recorded
+from tests.recording import assert_close, assert_same, hooked, noise_like, recorded
 
 FLASH = cases("flash_attention_2", dtypes=(torch.float32,))
 FUSED = cases("sdpa", "flash_attention_2", dtypes=(torch.float32,))
@@ -56,7 +56,7 @@ def test_idle_and_observed_identity(case: Case, mask: Callable[[], torch.Tensor 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("case", FUSED)
 def test_activations_are_those_of_the_eager_model(case: Case, mask: Callable[[], torch.Tensor | None]) -> None:
-    """With scores and patterns hooked in every layer, so that all of it is computed eagerly, whatever the mask's form."""
+    """Scores and patterns are hooked in every layer, so that all is computed eagerly, whatever the mask's form."""
     runs = []
     for model in (build(case), make_model(Case(case.kind)).requires_grad_(False)):
         points = mishformer_lens.instrument(model).hook_points
@@ -69,7 +69,7 @@ def test_activations_are_those_of_the_eager_model(case: Case, mask: Callable[[],
         if name.endswith("hook_attn_scores"):
             # Masks add up to different numbers where both of two masks hide; all of them mean never.
             found, wanted = found.clamp(min=-1e30), wanted.clamp(min=-1e30)
-        torch.testing.assert_close(found, wanted, **CLOSE, msg=lambda m, n=name: f"{n}: {m}")
+        assert_close(found, wanted, name, **CLOSE)
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
@@ -82,7 +82,7 @@ def test_an_edit_in_one_layer_acts_as_in_the_eager_model(case: Case, mask: Any, 
         points = mishformer_lens.instrument(model).hook_points
         with hooked(points, {name: lambda activation, hook: activation + noise_like(activation)}):
             logits.append(visible(mask(), model(make_tokens(), attention_mask=mask()).logits, 1))
-    torch.testing.assert_close(logits[0], logits[1], **CLOSE)
+    assert_close(logits[0], logits[1], name, **CLOSE)
 
 
 @pytest.mark.parametrize("case", FLASH)
@@ -134,7 +134,7 @@ def test_several_new_tokens_with_a_cache_under_a_hooked_pattern(case: Case) -> N
             second = model(make_tokens()[:, 4:], past_key_values=first.past_key_values, use_cache=True)
         found.append([values[f"blocks.{index}.attn.hook_pattern"][0] for index in range(2)] + [second.logits])
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, **CLOSE)
+        assert_close(one, other, "decoding", **CLOSE)
 
 
 # Not compiled, which would take a minute and a C++ compiler: torch then warns that flex attention is slow.
@@ -157,7 +157,7 @@ def test_flex_attention(case: Case) -> None:
             for each, each_points in ((model, points), (eager, eager_points)):
                 with hooked(each_points, {name: lambda activation, hook: activation + noise_like(activation)}):
                     found.append(visible(mask, each(make_tokens(), attention_mask=mask).logits, 1))
-            torch.testing.assert_close(found[0], found[1], **CLOSE)
+            assert_close(found[0], found[1], name, **CLOSE)
 
 
 def test_what_a_release_does_not_offer_is_declared_with_a_reason(kind: str) -> None:

@@ -8,7 +8,7 @@ import torch
 import mishformer_lens
 from tests.conformance.contract import contract, flagged, shape, unflagged
 from tests.models import Case, make_model, make_tokens
-from tests.recording import Values, hooked, recorded
+from tests.recording import Values, assert_close, hooked, recorded
 
 
 def backward(model: Any) -> None:
@@ -30,13 +30,11 @@ def injected(model: Any, points: Any, names: list[str]) -> dict[str, torch.Tenso
     return {name: gradient for name, gradient in gradients.items() if gradient is not None}
 
 
-def assert_close(found: Values, expected: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+def assert_gradients(found: Values, expected: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
     for name, gradient in expected.items():
         size = max(float(gradient.abs().max()), 1e-4)
         tolerance = 1e-4 if dtype == torch.float32 else 5e-2
-        torch.testing.assert_close(
-            found[name][0], gradient, rtol=tolerance, atol=tolerance * size, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        assert_close(found[name][0], gradient, name, rtol=tolerance, atol=tolerance * size)
 
 
 def test_every_backward_hook_fires_once_with_autograd_s_gradient(case: Case) -> None:
@@ -49,7 +47,7 @@ def test_every_backward_hook_fires_once_with_autograd_s_gradient(case: Case) -> 
     assert all(tuple(gradients[name][0].shape) == shape(case.kind, name) for name in names)
     expected = injected(model, points, names)
     assert expected.keys() == set(names)
-    assert_close(gradients, expected, case.dtype)
+    assert_gradients(gradients, expected, case.dtype)
     # Nothing of the above holds by being zero.
     assert all(float(gradient.abs().max()) > 0 for gradient in expected.values())
 
@@ -61,7 +59,7 @@ def test_flagged_hook_points_have_gradients_too(case: Case) -> None:
         with recorded(points, [name], "bwd") as gradients:
             backward(model)
         assert [tuple(each.shape) for each in gradients[name]] == [shape(case.kind, name)]
-        assert_close(gradients, injected(model, points, [name]), case.dtype)
+        assert_gradients(gradients, injected(model, points, [name]), case.dtype)
 
 
 def test_backward_hooks_fire_in_the_reverse_order(kind: str) -> None:
@@ -94,9 +92,9 @@ def test_a_backward_hook_can_change_the_gradient(kind: str, name: str) -> None:
         if parameter.grad is None:
             assert stopped[each] is None or not bool(stopped[each].any()), each
         else:
-            torch.testing.assert_close(
-                stopped[each], parameter.grad, rtol=1e-4, atol=1e-6, msg=lambda m, n=each: f"{n}: {m}"
-            )
+            found = stopped[each]
+            assert found is not None
+            assert_close(found, parameter.grad, each, rtol=1e-4, atol=1e-6)
 
 
 def test_forward_and_backward_hooks_on_one_point(kind: str) -> None:

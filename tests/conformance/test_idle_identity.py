@@ -1,4 +1,4 @@
-"""Until a hook acts, a hooked model computes exactly what a plain one computes, and leaves everything else alone, too."""
+"""Until a hook acts, a hooked model computes exactly what a plain one computes, and leaves all else alone."""
 
 from typing import Any
 

@@ -7,7 +7,7 @@ import torch
 import mishformer_lens
 from tests.conformance.contract import unflagged
 from tests.models import BATCH, D_HEAD, N_HEADS, POS, Case, make_model, make_tokens
-from tests.recording import assert_same, hooked, recorded
+from tests.recording import assert_close, assert_same, hooked, recorded
 
 FIRST = 4
 
@@ -57,9 +57,7 @@ def test_activations_while_decoding_are_those_of_the_whole_text(float32_case: Ca
             expected = expected[:, :, FIRST:].clamp(min=-1e30)
         elif not name.endswith("hook_rot_k"):
             expected = expected[:, FIRST:]
-        torch.testing.assert_close(
-            found.clamp(min=-1e30), expected, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        assert_close(found.clamp(min=-1e30), expected, name, rtol=1e-4, atol=1e-5)
 
 
 def test_an_edit_of_keys_and_values_goes_into_the_cache(case: Case) -> None:

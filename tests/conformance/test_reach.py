@@ -60,7 +60,7 @@ def test_zeroing_an_activation(case: Case, part: str) -> None:
     before = run(case, model, points, name, lambda activation, hook: None)
     after = run(case, model, points, name, lambda activation, hook: torch.zeros_like(activation))
     assert changed(before, after) == (reached_from(case.kind, name) | {"logits"}) & before.keys()
-    zero = {
+    zero: dict[str, tuple[str, Any]] = {
         "hook_resid_pre": ("ln1.hook_normalized", model_bias(model, case.family, "ln1")),
         "attn.hook_pattern": ("attn.hook_z", 0.0),
         "attn.hook_v": ("attn.hook_z", 0.0),

@@ -9,7 +9,7 @@ import mishformer_lens
 from tests.conformance.contract import contract, flagged, unflagged
 from tests.conformance.weights import Affine, Block, block_weights, final_norm
 from tests.models import BATCH, D_HEAD, N_HEADS, N_LAYERS, POS, Case, left_padding, make_model, make_tokens
-from tests.recording import recorded
+from tests.recording import assert_close, recorded
 
 Named = dict[str, torch.Tensor]
 TOLERANCE = {
@@ -29,7 +29,7 @@ def record_all(case: Case, names: list[str]) -> tuple[object, Named]:
 
 
 def check(found: torch.Tensor, expected: torch.Tensor, case: Case, name: str) -> None:
-    torch.testing.assert_close(found, expected, **TOLERANCE[case.dtype], msg=lambda message: f"{name}: {message}")
+    assert_close(found, expected, name, **TOLERANCE[case.dtype])
 
 
 def test_every_activation_follows_from_its_neighbours(case: Case) -> None:
@@ -103,7 +103,8 @@ def recomputed_block(
 
 
 def scale(x: torch.Tensor) -> torch.Tensor:
-    return (x.var(-1, correction=0, keepdim=True) + EPS).sqrt()
+    variance: torch.Tensor = x.var(-1, correction=0, keepdim=True)
+    return (variance + EPS).sqrt()
 
 
 def normalize(x: torch.Tensor, divisor: torch.Tensor, norm: Affine) -> torch.Tensor:
@@ -111,7 +112,7 @@ def normalize(x: torch.Tensor, divisor: torch.Tensor, norm: Affine) -> torch.Ten
 
 
 def split_heads(x: torch.Tensor) -> torch.Tensor:
-    return x.unflatten(-1, (N_HEADS, D_HEAD))
+    return x.reshape(*x.shape[:-1], N_HEADS, D_HEAD)
 
 
 def rotate(x: torch.Tensor) -> torch.Tensor:

@@ -57,7 +57,8 @@ def block_weights(model: Any, family: str, index: int) -> Block:
         out, mlp_in, mlp_out = (Affine(_double(each.weight).T, _double(each.bias)) for each in linears)
         norms = (block.input_layernorm, block.post_attention_layernorm)
     ln1, ln2 = (Affine(_double(norm.weight), _double(norm.bias)) for norm in norms)
-    return Block(ln1, ln2, *qkv, out, mlp_in, mlp_out)
+    q, k, v = qkv
+    return Block(ln1, ln2, q, k, v, out, mlp_in, mlp_out)
 
 
 def final_norm(model: Any, family: str) -> Affine:
