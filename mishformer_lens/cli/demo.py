@@ -63,8 +63,7 @@ def _tell(result: "Result") -> None:
         console.print(f"({len(result.scores) - 12} more heads, none of them higher: --json)\n")
     losses = output.table("loss on", "left out by hook_z", "before", "after", title="ablation, loss in nats a token")
     for each in result.ablations:
-        place = "best" if each.head == result.scores[0].name else "lowest"
-        losses.add_row(each.measured_on, f"head {each.head} ({place})", f"{each.whole:.3f}", f"{each.without:.3f}")
+        losses.add_row(each.measured_on, f"head {each.head}", f"{each.whole:.3f}", f"{each.without:.3f}")
     console.print(losses)
     for path in result.pictures:
         console.print(f"wrote {path}", markup=False)

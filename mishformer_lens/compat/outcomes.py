@@ -16,6 +16,9 @@ SCHEMA = 1
 Mark = Literal["passed", "failed", "xfailed", "not run"]
 """What a test did. ``xfailed``: it failed as a committed expectation says, with its cause."""
 
+STAND_IN = " (stand-in)"
+"""Follows the name of an attention implementation in runs whose tests put something else in the kernel's place."""
+
 WORST_FIRST: tuple[Mark, ...] = ("failed", "xfailed", "passed", "not run")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mishformer_lens.compat.outcomes import Counts, Mark, Record, Run, read_records, worst
+from mishformer_lens.compat.outcomes import STAND_IN, Counts, Mark, Record, Run, read_records, worst
 from mishformer_lens.errors import OutcomeError
 from mishformer_lens.patchers import FAMILIES
 from mishformer_lens.patchers.resolver import select_by_release
@@ -113,9 +113,16 @@ def _cell(release: str, family: str, attention: str, device: str, record: Record
     if variant is None or attention not in variant.attention:
         reason = variant.unsupported.get(attention, "not offered") if variant else "no variant serves this release"
         return Cell(release, family, attention, device, None, reason)
-    runs = tuple(run for run in record.runs if (run.family, run.attention) == (family, attention)) if record else ()
+    runs = _runs(record, family, attention)
     if record is None or not runs:
-        return Cell(release, family, attention, device, "not run")
+        stand_in = _runs(record, family, attention + STAND_IN)
+        counts = sum((run.counts for run in stand_in), Counts())
+        # A stand-in can show that something is broken, and never that the kernel itself was run.
+        if counts.failed and record is not None:
+            stale = record.family(family).is_stale
+            return Cell(release, family, attention, device, "failed", _STOOD_IN, stale, stand_in, record)
+        reason = f"{_STOOD_IN}: {counts.passed} tests passed" if counts.passed else ""
+        return Cell(release, family, attention, device, "not run", reason)
     reasons = dict.fromkeys(reason for run in runs if run.counts.xfailed for reason in run.reasons)
     return Cell(
         release,
@@ -128,6 +135,14 @@ def _cell(release: str, family: str, attention: str, device: str, record: Record
         runs,
         record,
     )
+
+
+_STOOD_IN = "only the code around the kernel was tested, with a stand-in for it"
+
+
+def _runs(record: Record | None, family: str, attention: str) -> tuple[Run, ...]:
+    runs = record.runs if record else ()
+    return tuple(run for run in runs if (run.family, run.attention) == (family, attention))
 
 
 def as_data(table: Table) -> dict[str, Any]:

@@ -68,12 +68,18 @@ def shapes_of_hook_points(
     return shapes
 
 
-def repeated_tokens(vocabulary: int, longest: int) -> torch.Tensor:
-    """Random tokens ``[batch, pos]`` whose second half repeats the first; always the same ones."""
-    half = min(LONGEST, longest // 2)
+def repeated_tokens(vocabulary: int, longest: int, bos_token: int | None = None) -> tuple[torch.Tensor, int]:
+    """Random tokens ``[batch, pos]``, always the same ones, and after them the same again; and how many they are.
+
+    Args:
+        longest: the most positions that there may be.
+        bos_token: what stands before all, if anything.
+    """
+    before = [] if bos_token is None else [bos_token]
+    half = min(LONGEST, (longest - len(before)) // 2)
     generator = torch.Generator().manual_seed(SEED)
     first = torch.randint(vocabulary, (BATCH, half), generator=generator)
-    return torch.cat([first, first], dim=1)
+    return torch.cat([torch.tensor([before] * BATCH, dtype=torch.long), first, first], dim=1), half
 
 
 def patterns(instrumented: Instrumentation, model: nn.Module, tokens: torch.Tensor) -> list[torch.Tensor]:
@@ -88,39 +94,32 @@ def patterns(instrumented: Instrumentation, model: nn.Module, tokens: torch.Tens
     return [found[name] for name in names]
 
 
-def induction_scores(layers: list[torch.Tensor]) -> list[Head]:
-    """The score of every head, from its pattern on tokens whose second half repeats the first; the best head first."""
+def induction_scores(layers: list[torch.Tensor], half: int) -> list[Head]:
+    """The score of every head, from its pattern on :func:`repeated_tokens`; the head with the highest score first."""
     heads = []
     for layer, pattern in enumerate(layers):
-        half = pattern.shape[-1] // 2
-        # From position half + i, whose token stood at i before, to i + 1, the token that followed it. The diagonal's
-        # first entry lies in the first half.
-        scores = pattern.diagonal(offset=1 - half, dim1=-2, dim2=-1)[..., 1:].float().mean(dim=(0, 2))
+        # A token of the second half looks back to the one after its first occurrence, half - 1 positions before it. The
+        # diagonal's first entries belong to queries in the first half.
+        diagonal = pattern.diagonal(offset=1 - half, dim1=-2, dim2=-1)
+        scores = diagonal[..., -half:].float().mean(dim=(0, 2))
         heads += [Head(layer, head, score) for head, score in enumerate(scores.tolist())]
     return sorted(heads, key=lambda head: -head.score)
 
 
-def repeat_loss(
-    instrumented: Instrumentation, model: nn.Module, tokens: torch.Tensor, without: Head | None = None
+def loss(
+    instrumented: Instrumentation, model: nn.Module, tokens: torch.Tensor, last: int, without: Head | None = None
 ) -> float:
-    """The loss in nats a token on the second half of repeated tokens; ``without`` a head: with its ``hook_z`` at 0."""
+    """The loss in nats a token on the ``last`` positions of ``tokens`` ``[batch, pos]``.
+
+    Args:
+        without: a head to leave out: its part of ``hook_z`` is set to zero.
+    """
     hooks: dict[str, Hook] = {}
     if without is not None:
         hooks = {f"blocks.{without.layer}.attn.hook_z": _zeroing(without.head)}
     logits = _run(instrumented, model, tokens, hooks).logits
-    half = tokens.shape[1] // 2
-    predicted = logits[:, half - 1 : -1].flatten(0, 1).float()
-    return float(nn.functional.cross_entropy(predicted, tokens[:, half:].flatten()))
-
-
-def text_loss(
-    instrumented: Instrumentation, model: nn.Module, tokens: torch.Tensor, without: Head | None = None
-) -> float:
-    """The loss, in nats a token, on ``tokens`` ``[batch, pos]``; ``without`` one head: its ``hook_z`` set to 0."""
-    hooks: dict[str, Hook] = {}
-    if without is not None:
-        hooks = {f"blocks.{without.layer}.attn.hook_z": _zeroing(without.head)}
-    return float(_run(instrumented, model, tokens, hooks, labels=tokens).loss)
+    predicted = logits[:, -last - 1 : -1].flatten(0, 1).float()
+    return float(nn.functional.cross_entropy(predicted, tokens[:, -last:].flatten()))
 
 
 def _zeroing(head: int) -> Hook:
@@ -130,15 +129,13 @@ def _zeroing(head: int) -> Hook:
     return zero
 
 
-def _run(
-    instrumented: Instrumentation, model: nn.Module, tokens: torch.Tensor, hooks: dict[str, Any], **arguments: Any
-) -> Any:
+def _run(instrumented: Instrumentation, model: nn.Module, tokens: torch.Tensor, hooks: dict[str, Any]) -> Any:
     points = [instrumented[name] for name in hooks]
     for point, function in zip(points, hooks.values(), strict=True):
         point.add_hook(function)
     try:
         with torch.no_grad():
-            return model(tokens, **arguments)
+            return model(tokens)
     finally:
         for point in points:
             point.remove_hooks()

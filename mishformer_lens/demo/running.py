@@ -1,7 +1,6 @@
 """The demo from end to end: a checkpoint in, measurements and pictures out."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +81,16 @@ def run(model_name: str | None, text: str | None, out: Path) -> Result:
         differing = measuring.differing(before, measuring.everything(model, tokens))
         shapes = measuring.shapes_of_hook_points(instrumented, model, tokens)
         differing += measuring.differing(before, _while_reading(instrumented, model, tokens))
-        repeated = measuring.repeated_tokens(model.config.vocab_size, model.config.max_position_embeddings)
-        repeated = repeated.to(tokens.device)
-        scores = measuring.induction_scores(measuring.patterns(instrumented, model, repeated))
+        config = model.config
+        repeated, half = measuring.repeated_tokens(
+            config.vocab_size, config.max_position_embeddings, tokenizer.bos_token_id
+        )
+        scores = measuring.induction_scores(measuring.patterns(instrumented, model, repeated), half)
         pattern = measuring.patterns(instrumented, model, tokens)[scores[0].layer][0, scores[0].head]
-        ablations = list(_ablations(instrumented, model, tokens, repeated, scores))
+        ablations = [
+            _ablation("repeated tokens", instrumented, model, repeated, half, scores[0]),
+            _ablation("the text", instrumented, model, tokens, tokens.shape[1] - 1, scores[0]),
+        ]
     words = [word or " " for word in tokenizer.batch_decode([[token] for token in tokens[0].tolist()])]
     pictures, reason = _draw(pattern, words, scores[0], out)
     return Result(
@@ -149,17 +153,11 @@ def _read(activation: torch.Tensor, hook: Any) -> None:
     """A hook that leaves everything as it is."""
 
 
-def _ablations(
-    instrumented: Any, model: nn.Module, tokens: torch.Tensor, repeated: torch.Tensor, scores: list[Head]
-) -> Iterator[Ablation]:
-    """The best head left out, on both inputs; and, to compare with, the head with the lowest score."""
-    whole = measuring.repeat_loss(instrumented, model, repeated)
-    for head in dict.fromkeys((scores[0], scores[-1])):
-        without = measuring.repeat_loss(instrumented, model, repeated, without=head)
-        yield Ablation("repeated tokens", head.name, whole, without)
-    whole = measuring.text_loss(instrumented, model, tokens)
-    for head in dict.fromkeys((scores[0], scores[-1])):
-        yield Ablation("the text", head.name, whole, measuring.text_loss(instrumented, model, tokens, without=head))
+def _ablation(
+    measured_on: str, instrumented: Any, model: nn.Module, tokens: torch.Tensor, last: int, head: Head
+) -> Ablation:
+    whole = measuring.loss(instrumented, model, tokens, last)
+    return Ablation(measured_on, head.name, whole, measuring.loss(instrumented, model, tokens, last, without=head))
 
 
 def _draw(pattern: torch.Tensor, words: list[str], head: Head, out: Path) -> tuple[list[str], str]:

@@ -10,6 +10,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import mishformer_lens.demo
+from mishformer_lens.checkpoints import shipped_checkpoint
 from mishformer_lens.cli.demo import demo as demo_command
 from mishformer_lens.demo import measuring
 from tests.cli.conftest import Command
@@ -57,28 +58,43 @@ def test_any_checkpoint_folder(command: Command, tmp_path: Path, kind: str) -> N
     assert all(each["whole"] != each["without"] for each in result["ablations"])
 
 
+def test_the_shipped_checkpoint_has_an_induction_head(command: Command, tmp_path: Path) -> None:
+    if not (shipped_checkpoint() / "config.json").is_file():
+        pytest.skip("the checkpoint is not in this checkout")
+    result = command("demo", "--out", str(tmp_path / "out"), "--json").json
+    assert result["differing"] == []
+    assert result["scores"][0]["score"] > 0.5
+    repeated = result["ablations"][0]
+    assert repeated["without"] > repeated["whole"] + 1
+
+
 def test_the_story_that_it_tells(command: Command, checkpoint: Path, tmp_path: Path) -> None:
     out = command("demo", "--model", str(checkpoint), "--text", TEXT, "--out", str(tmp_path / "out")).out
     for words in ("Bit-identical", "gpt_neox v", "hook_rot_q", "induction score", "left out by hook_z"):
         assert words in out
 
 
-def test_scores_are_those_of_the_models_own_attention(checkpoint: Path) -> None:
+@pytest.mark.parametrize("bos_token", [None, 5])
+def test_scores_are_those_of_the_models_own_attention(checkpoint: Path, bos_token: int | None) -> None:
     model = eager_model(checkpoint)
-    tokens = measuring.repeated_tokens(D_VOCAB, MAX_POS)
-    half = MAX_POS // 2
-    assert torch.equal(tokens[:, :half], tokens[:, half:])
+    tokens, half = measuring.repeated_tokens(D_VOCAB, MAX_POS, bos_token)
+    start = 0 if bos_token is None else 1
+    assert half == (MAX_POS - start) // 2
+    assert tokens[:, :start].flatten().tolist() == [bos_token] * start * len(tokens)
+    assert torch.equal(tokens[:, start : start + half], tokens[:, start + half :])
     with torch.no_grad():
         attentions = model(tokens, output_attentions=True).attentions
     expected = {
         (layer, head): sum(
-            float(attentions[layer][row, head, half + at, at + 1]) for row in range(len(tokens)) for at in range(half)
+            float(attentions[layer][row, head, start + half + at, start + at + 1])
+            for row in range(len(tokens))
+            for at in range(half)
         )
         / (half * len(tokens))
         for layer in range(N_LAYERS)
         for head in range(N_HEADS)
     }
-    found = {(head.layer, head.head): head.score for head in measuring.induction_scores(list(attentions))}
+    found = {(head.layer, head.head): head.score for head in measuring.induction_scores(list(attentions), half)}
     assert found == pytest.approx(expected, abs=1e-6)
 
 

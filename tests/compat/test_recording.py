@@ -29,6 +29,17 @@ def test_hook_point(case, hook_point):
 def test_idle(case, scenario):
     pass
 
+FLASH = SimpleNamespace(family="gpt2", attention="flash_attention_2", dtype="torch.float32")
+
+@pytest.mark.parametrize("case", [FLASH], ids=["flash"])
+def test_with_a_stand_in(case):
+    pass
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", [FLASH], ids=["flash"])
+def test_with_the_kernel(case):
+    pass
+
 @pytest.mark.parametrize("kind", ["gpt_neox_sequential"])
 def test_names(kind):
     pytest.skip("nothing to do")
@@ -44,7 +55,7 @@ def run_suite(
     folder = tmp_path / "conformance"
     folder.mkdir(exist_ok=True)
     (folder / "test_it.py").write_text(tests)
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
     (tmp_path / "expected.toml").write_text(expected)
     command = [sys.executable, "-m", "pytest", "-p", "tests.outcome_plugin", "-q", "--rootdir", str(tmp_path)]
     command += ["-c", str(tmp_path / "pytest.ini"), "--expected-failures", str(tmp_path / "expected.toml")]
@@ -72,7 +83,7 @@ def test_a_record_says_what_ran(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stdout
     record = read_record(tmp_path / "outcomes" / f"{installed_release()}-cpu.json")
     assert record.packages["transformers"] == installed_release()
-    assert record.suite.passed == 3
+    assert record.suite.passed == 5
     assert (record.suite.xfailed, record.suite.not_run, record.suite.failed) == (1, 1, 0)
     runs = {(run.family, run.attention, run.dtype): run for run in record.runs}
     sdpa = runs["gpt2", "sdpa", "bfloat16"]
@@ -80,6 +91,8 @@ def test_a_record_says_what_ran(tmp_path: Path) -> None:
     assert {name: counts.mark for name, counts in sdpa.features.items()}["hook point"] == "xfailed"
     assert any(name.startswith("idle: left padding") for name in sdpa.features)
     assert sdpa.reasons == ("seen, and known",)
+    assert list(runs["gpt2", "flash_attention_2 (stand-in)", "float32"].features) == ["with a stand in"]
+    assert list(runs["gpt2", "flash_attention_2", "float32"].features) == ["with the kernel"]
     neox = runs["gpt_neox", "eager", "float32"]
     assert (neox.counts.not_run, neox.reasons) == (1, ("nothing to do",))
     assert [family.family for family in record.families] == ["gpt2", "gpt_neox"]
@@ -94,7 +107,8 @@ def test_a_failure_is_recorded_as_one(tmp_path: Path) -> None:
     finished = run_suite(tmp_path, "--outcomes", str(tmp_path / "outcomes"))
     assert finished.returncode == 1
     record = read_record(tmp_path / "outcomes" / f"{installed_release()}-cpu.json")
-    assert record.runs[0].hook_points["attn.hook_z"] == "failed"
+    (run,) = (run for run in record.runs if run.attention == "sdpa")
+    assert run.hook_points["attn.hook_z"] == "failed"
 
 
 def test_expectations_are_strict(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mishformer_lens.compat.outcomes import Counts, write_record
+from mishformer_lens.compat.outcomes import STAND_IN, Counts, write_record
 from mishformer_lens.compat.tables import FILES, as_markdown, build_table
 from mishformer_lens.errors import OutcomeError
 from tests.cli.conftest import Command, command  # noqa: F401 - a fixture
@@ -46,6 +46,19 @@ def test_every_cell_of_the_grid_has_its_mark(folder: Path) -> None:
     }
     assert cuda["5.9.0", "flash_attention_2"] == "passed"
     assert cuda["5.9.0", "eager"] == "not run"
+
+
+@pytest.mark.parametrize("failed", [0, 2])
+def test_a_stand_in_never_counts_as_the_kernel(folder: Path, failed: int) -> None:
+    runs = (make_run("gpt2", "flash_attention_2" + STAND_IN, Counts(passed=5, failed=failed)),)
+    write_record(make_record(runs=runs), folder / "outcomes")
+    (cell,) = (
+        cell
+        for cell in build_table(folder).cells
+        if (cell.release, cell.family, cell.attention, cell.device) == ("5.9.0", "gpt2", "flash_attention_2", "cpu")
+    )
+    assert cell.mark == ("failed" if failed else "not run")
+    assert "with a stand-in for it" in cell.reason
 
 
 def test_markdown(folder: Path) -> None:
