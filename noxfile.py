@@ -37,6 +37,7 @@ nox.options.sessions = [
     "lint",
     "types",
     "unit",
+    "service",
     *(f"test-{PYTHON}(transformers='{cell.minor}')" for cell in GRID.edges()),
 ]
 
@@ -55,11 +56,22 @@ def sync(session: nox.Session, lock: Path, *, package: bool = True) -> None:
         session.install("--no-deps", "--editable", ".", silent=True)
 
 
+# What a release of transformers can change. The rest is the same in every cell, and runs in `unit` and in `service`.
+HOOK_SUITE = [
+    "tests/conformance",
+    "tests/hooked_transformer",
+    "tests/resolver_installed",
+    "tests/test_checkpoint.py",
+    "tests/test_documents.py",
+    "tests/test_import.py",
+    "tests/test_install.py",
+    "tests/test_instrument.py",
+]
+
+
 def run_suite(session: nox.Session, *, record: bool = False, **environment: str) -> None:
-    """Runs pytest over tests/, and may record the outcome of the cell; or runs it with the arguments after `--`."""
-    # tests/tools needs no transformers and runs in the session `unit`.
-    whole = ["tests", "--ignore=tests/tools", *(["--outcomes=compat/outcomes"] if record else [])]
-    arguments = session.posargs or whole
+    """Runs the hook suite, and may record the outcome of the cell; or runs pytest with the arguments after `--`."""
+    arguments = session.posargs or [*HOOK_SUITE, *(["--outcomes=compat/outcomes"] if record else [])]
     session.run("pytest", *arguments, env=ENVIRONMENT | environment)
 
 
@@ -111,6 +123,13 @@ def unit(session: nox.Session) -> None:
     files = ["tests/test_errors.py", "tests/test_suggestions.py"]
     folders = ["tests/engine", "tests/patchers", "tests/compat", "tests/tools"]
     session.run("pytest", *(session.posargs or [*folders, *files]))
+
+
+@nox.session(python=PYTHON)
+def service(session: nox.Session) -> None:
+    """The command line and the compatibility service, with the newest release of transformers."""
+    sync(session, GRID.newest.lock)
+    session.run("pytest", *(session.posargs or ["tests/cli", "tests/compat"]), env=ENVIRONMENT)
 
 
 @nox.session(python=PYTHON)

@@ -85,6 +85,10 @@ class UnknownHookError(HookError):
     """No hook point has that name."""
 
 
+class UnknownHookAttributeError(UnknownHookError, AttributeError):
+    """A part of the drop-in was asked, as an attribute, for a hook point that it does not have."""
+
+
 class HookShapeError(HookError):
     """A hook returned something that cannot replace the activation it was given."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mishformer_lens.errors import UnknownHookError
+from mishformer_lens.errors import UnknownHookAttributeError
 from mishformer_lens.hooked_transformer.layouts import bias_of, ensure_bias, matrix_of
 from mishformer_lens.hooked_transformer.transformer_lens_compat import FactoredMatrix
 from mishformer_lens.hooks import HookPoint
@@ -69,10 +69,6 @@ class Component:
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {list(getattr(self, name).shape)}" for name in self.weights)
         return f"{self.name}({shapes})"
-
-
-class UnknownHookAttributeError(UnknownHookError, AttributeError):
-    """A component was asked for a hook point that it does not have."""
 
 
 class LayerNorm(Component):
