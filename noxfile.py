@@ -38,6 +38,7 @@ nox.options.sessions = [
     "types",
     "unit",
     "service",
+    *(f"drop_in-{PYTHON}(transformers='{cell.minor}')" for cell in GRID.newest_of_each_transformer_lens()),
     *(f"test-{PYTHON}(transformers='{cell.minor}')" for cell in GRID.edges()),
 ]
 
@@ -56,14 +57,11 @@ def sync(session: nox.Session, lock: Path, *, package: bool = True) -> None:
         session.install("--no-deps", "--editable", ".", silent=True)
 
 
-# What a release of transformers can change. The rest is the same in every cell, and runs in `unit` and in `service`.
+# What every cell runs. The drop-in, the service and what needs no torch have sessions of their own.
 HOOK_SUITE = [
     "tests/conformance",
-    "tests/hooked_transformer",
     "tests/resolver_installed",
     "tests/test_checkpoint.py",
-    "tests/test_documents.py",
-    "tests/test_import.py",
     "tests/test_install.py",
     "tests/test_instrument.py",
 ]
@@ -125,11 +123,20 @@ def unit(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or [*folders, *files]))
 
 
+@nox.session(python=[PYTHON])
+@nox.parametrize("transformers", [nox.param(cell.minor, tags=["drop-in"]) for cell in GRID.cells])
+def drop_in(session: nox.Session, transformers: str) -> None:
+    """The drop-in HookedTransformer with one release of transformers and the TransformerLens that goes with it."""
+    sync(session, GRID.cell(transformers).lock)
+    session.run("pytest", *(session.posargs or ["tests/hooked_transformer"]), env=ENVIRONMENT)
+
+
 @nox.session(python=PYTHON)
 def service(session: nox.Session) -> None:
-    """The command line and the compatibility service, with the newest release of transformers."""
+    """The command line, the compatibility service and the documents, with the newest release of transformers."""
     sync(session, GRID.newest.lock)
-    session.run("pytest", *(session.posargs or ["tests/cli", "tests/compat"]), env=ENVIRONMENT)
+    whole = ["tests/cli", "tests/compat", "tests/test_documents.py", "tests/test_import.py"]
+    session.run("pytest", *(session.posargs or whole), env=ENVIRONMENT)
 
 
 @nox.session(python=PYTHON)

@@ -61,6 +61,10 @@ class Grid:
                 edges.update(served[:1] + served[-1:])
         return tuple(cell for cell in self.cells if cell.minor in edges)
 
+    def newest_of_each_transformer_lens(self) -> tuple[Cell, ...]:
+        """The newest cell that runs with each release of TransformerLens in the grid."""
+        return tuple({cell.transformer_lens: cell for cell in self.cells}.values())
+
     def on_python(self, python: str) -> tuple[Cell, ...]:
         """The cells that are tested on one Python, such as "3.12"."""
         return tuple(cell for cell in self.cells if python in cell.pythons)

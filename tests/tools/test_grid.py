@@ -105,3 +105,7 @@ def test_the_newest_release_is_an_edge_and_not_every_release_is() -> None:
     edges = GRID.edges()
     assert GRID.newest in edges
     assert len(edges) < len(GRID.cells)
+
+
+def test_each_release_of_transformer_lens_has_its_newest_cell() -> None:
+    assert [cell.minor for cell in parse_grid(SMALL).newest_of_each_transformer_lens()] == ["4.44", "5.0"]
