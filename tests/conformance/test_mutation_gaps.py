@@ -81,6 +81,11 @@ def test_attention_follows_from_queries_keys_and_values(form: str, attention: st
 def test_the_eager_fallback_is_the_eager_implementation(form: str) -> None:
     kind, changes = FORMS[form]
     fallback, eager = (record(make_model(Case(kind, attention), **changes)) for attention in ("sdpa", "eager"))
+    if changes:
+        # sdpa never upcasts, and in most releases its fallback does not either: the same but for rounding.
+        for name, value in with_finite_scores(eager).items():
+            close(with_finite_scores(fallback)[name], value)
+        return
     assert_same(with_finite_scores(fallback), with_finite_scores(eager))
 
 
