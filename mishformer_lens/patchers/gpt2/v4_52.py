@@ -3,7 +3,10 @@
 from mishformer_lens.patchers.gpt2 import shared, v4_48
 
 ATTENTION = v4_48.ATTENTION
-UNSUPPORTED = v4_48.UNSUPPORTED
+UNSUPPORTED = {
+    **v4_48.UNSUPPORTED,
+    "reorder_and_upcast_attn without attention_mask": "these releases of transformers fail there, hooked or not",
+}
 
 EDITS = {
     **v4_48.EDITS,

@@ -1,9 +1,9 @@
 """GPT-2 as in 4.52, but with a cache for cross-attention, so that queries are split into heads last."""
 
-from mishformer_lens.patchers.gpt2 import shared, v4_52
+from mishformer_lens.patchers.gpt2 import shared, v4_48, v4_52
 
 ATTENTION = v4_52.ATTENTION
-UNSUPPORTED = v4_52.UNSUPPORTED
+UNSUPPORTED = v4_48.UNSUPPORTED
 
 EDITS = {
     **v4_52.EDITS,
