@@ -85,7 +85,7 @@ def define_cells(python: str) -> None:
     @nox.session(name="test" if first else f"test-{python}", python=[python] if first else python)
     @parametrize
     def test(session: nox.Session, transformers: str) -> None:
-        """The whole suite with one release of transformers, on the CPU."""
+        """The hook suite with one release of transformers, on the CPU."""
         sync(session, GRID.cell(transformers).lock)
         # One record per cell: that of the first Python.
         run_suite(session, record=first)
@@ -101,7 +101,7 @@ for each_python in GRID.pythons:
     [nox.param(cell.minor, tags=["gpu", "gpu-newest"] if cell == GRID.newest else ["gpu"]) for cell in GRID.cells],
 )
 def test_gpu(session: nox.Session, transformers: str) -> None:
-    """The whole suite with one release of transformers, on CUDA."""
+    """The hook suite with one release of transformers, on CUDA."""
     # Before the downloads, which are of several GB; tools.require_cuda asks torch itself afterwards.
     if shutil.which("nvidia-smi") is None:
         session.error(f"no NVIDIA driver here (no nvidia-smi): {CPU_INSTEAD.format(transformers)}")
@@ -141,7 +141,7 @@ def service(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def minimums(session: nox.Session) -> None:
-    """The whole suite with every direct dependency at its declared floor."""
+    """The hook suite with every direct dependency at its declared floor."""
     sync(session, LOCKS / "minimums.txt")
     # Old releases of other packages warn of newer ones: here that is no failure.
     run_suite(session, PYTEST_ADDOPTS="-W default")

@@ -10,7 +10,6 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import mishformer_lens.demo
-from mishformer_lens.checkpoints import shipped_checkpoint
 from mishformer_lens.cli.demo import demo as demo_command
 from mishformer_lens.demo import measuring
 from tests.cli.conftest import Command
@@ -59,8 +58,6 @@ def test_any_checkpoint_folder(command: Command, tmp_path: Path, kind: str) -> N
 
 
 def test_the_shipped_checkpoint_has_an_induction_head(command: Command, tmp_path: Path) -> None:
-    if not (shipped_checkpoint() / "config.json").is_file():
-        pytest.skip("the checkpoint is not in this checkout")
     result = command("demo", "--out", str(tmp_path / "out"), "--json").json
     assert result["differing"] == []
     assert result["scores"][0]["score"] > 0.5
