@@ -4,6 +4,7 @@ Patched code calls it with the tensor as HuggingFace has it; hooks see the tenso
 Importing this module imports torch and TransformerLens.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch
 from transformer_lens.hook_points import HookPoint as _TransformerLensHookPoint
 
 from mishformer_lens.errors import HookShapeError
+
+# One thread may take a hook off while another attaches one to the same module. Reentrant: a finalizer may do either.
+_listening = threading.RLock()
 
 
 class HookPoint(_TransformerLensHookPoint):
@@ -30,9 +34,20 @@ class HookPoint(_TransformerLensHookPoint):
         # of hooks it does not, so that a hook attached after compilation would never run.
         self.listening = False
         self._observers: tuple[Observer, ...] = ()
+        self._groups: tuple[HookGroup, ...] = ()
 
     # torch's own way to set an attribute looks for parameters and modules first; what is set 70 times for one cache
     # goes into the instance directly.
+
+    def _listen(self, listening: bool) -> None:
+        with _listening:
+            self.__dict__["listening"] = listening
+            for group in self._groups:
+                group.listening = listening or any(hook.listening for hook in group.hooks)
+
+    def join(self, group: "HookGroup") -> None:
+        """Let ``group`` know from now on whether this hook point is listening."""
+        self.__dict__["_groups"] = (*self._groups, group)
 
     def add_observer(self, observer: "Observer") -> None:
         """Call ``observer(activation, hook_point)`` whenever the activation was computed, after all hooks.
@@ -40,43 +55,41 @@ class HookPoint(_TransformerLensHookPoint):
         An observer sees what the hooks made of the activation and cannot replace it. It costs a fraction of a hook.
         """
         self.__dict__["_observers"] = (*self._observers, observer)
-        self.__dict__["listening"] = True
+        self._listen(True)
 
     def remove_observer(self, observer: "Observer") -> None:
         """Take an observer off again; nothing happens where it is not on."""
         self.__dict__["_observers"] = tuple(each for each in self._observers if each is not observer)
-        self.__dict__["listening"] = self.is_active()
+        self._listen(self.is_active())
 
     def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
-        self.__dict__["listening"] = True
+        self._listen(True)
         return super().register_forward_hook(*args, **kwargs)
 
     def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
-        self.__dict__["listening"] = True
+        self._listen(True)
         return super().register_forward_pre_hook(*args, **kwargs)
 
     def register_full_backward_hook(self, *args: Any, **kwargs: Any) -> Any:
-        self.__dict__["listening"] = True
+        self._listen(True)
         return super().register_full_backward_hook(*args, **kwargs)
 
     def register_full_backward_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
-        self.__dict__["listening"] = True
+        self._listen(True)
         return super().register_full_backward_pre_hook(*args, **kwargs)
 
     def remove_hooks(self, *args: Any, **kwargs: Any) -> None:
         super().remove_hooks(*args, **kwargs)
-        self.__dict__["listening"] = self.is_active()
+        self._listen(self.is_active())
 
     def is_active(self) -> bool:
         """Whether any hook is attached, forward or backward."""
         # Looked up even where somebody was listening: a hook may have been removed through its handle.
-        return self.listening and bool(
-            self._forward_hooks
-            or self._backward_hooks
-            or self._observers
-            or self._forward_pre_hooks
-            or self._backward_pre_hooks
-        )
+        return self.listening and (bool(self._observers) or self.may_edit())
+
+    def may_edit(self) -> bool:
+        """Whether any hook is attached that can replace the activation: observers cannot."""
+        return bool(self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks)
 
     def __call__(self, activation: torch.Tensor) -> torch.Tensor:
         """Let hooks see and replace an activation that is in TransformerLens's axis order already.
@@ -130,6 +143,28 @@ class HookPoint(_TransformerLensHookPoint):
     def copied(self, activation: torch.Tensor) -> torch.Tensor:
         """As calling it, on a copy: an edit, in place or not, does not reach the other users of ``activation``."""
         return self(activation.clone()) if self.is_active() else activation
+
+
+class HookGroup:
+    """Hook points that are asked together whether anybody listens to one of them.
+
+    Args:
+        hooks: hook points that nobody listens to yet.
+
+    Attributes:
+        hooks: the hook points.
+        listening: whether any of them is ``listening``: one look instead of one at each.
+    """
+
+    def __init__(self, *hooks: HookPoint) -> None:
+        self.hooks = hooks
+        self.listening = False
+        for hook in hooks:
+            hook.join(self)
+
+    def is_active(self) -> bool:
+        """Whether any of them has a hook."""
+        return self.listening and any(hook.is_active() for hook in self.hooks)
 
 
 def _shape_error(name: str | None, activation: torch.Tensor, result: object) -> HookShapeError:

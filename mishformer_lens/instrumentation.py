@@ -14,7 +14,7 @@ from torch import nn
 
 from mishformer_lens.engine import BuiltMembers, build_members, patch_source
 from mishformer_lens.errors import NotInstrumentedError, UnknownHookError, UnsupportedModelError
-from mishformer_lens.hooks import HookPoint
+from mishformer_lens.hooks import HookGroup, HookPoint
 from mishformer_lens.live_changes import LiveChanges, make_copyable
 from mishformer_lens.on_demand import AttentionInputs, AttentionScores, HeadResults, HookedLayerNorm
 from mishformer_lens.patchers import FAMILIES, Family, Variant
@@ -23,6 +23,9 @@ from mishformer_lens.patchers.resolver import resolve
 from mishformer_lens.suggestions import did_you_mean
 
 _RECORD = "_mishformer_lens"
+
+# The hook points of one module, on the module.
+_GROUP = "_mishformer_lens_hooks"
 
 _HELPERS = ("attention_inputs", "attention_scores", "head_results")
 
@@ -105,7 +108,8 @@ class Instrumentation:
         cache: dict[str, torch.Tensor] = {}
 
         def keep(activation: torch.Tensor, hook_point: HookPoint) -> None:
-            cache[str(hook_point.name)] = activation.detach()
+            # One more tensor for each activation is a third of what keeping it costs.
+            cache[str(hook_point.name)] = activation.detach() if activation.requires_grad else activation
 
         for point in points:
             point.add_observer(keep)
@@ -225,13 +229,34 @@ def _build(family_name: str, variant_name: str, path: Path) -> BuiltMembers:
         drop_decorators=DOCUMENTATION_DECORATORS,
     )
     for original, patched in built.classes.items():
+        _patch_only_while_listening(patched, original)
         make_copyable(patched, original, _attributes(family))
     return built
 
 
+def _patch_only_while_listening(patched: Any, original: type) -> None:
+    """Let the patched methods of a class run where a hook point of the module is listening, the originals elsewhere.
+
+    So an idle module runs HuggingFace's own code, for the price of one call more.
+    """
+    for name, method in list(vars(patched).items()):
+        if isinstance(method, types.FunctionType):
+            setattr(patched, name, _chosen(method, getattr(original, name)))
+
+
+def _chosen(patched: types.FunctionType, original: types.FunctionType) -> Any:
+    @functools.wraps(patched)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._mishformer_lens_hooks.listening:
+            return patched(self, *args, **kwargs)
+        return original(self, *args, **kwargs)
+
+    return method
+
+
 def _attributes(family: Family) -> frozenset[str]:
     specs = (*family.embedding_hooks, *family.block_hooks, *family.final_hooks)
-    return frozenset({spec.name.rpartition(".")[2] for spec in specs} | {_RECORD, *_HELPERS})
+    return frozenset({spec.name.rpartition(".")[2] for spec in specs} | {_RECORD, _GROUP, *_HELPERS})
 
 
 def _attach(instrumentation: Instrumentation, built: BuiltMembers) -> None:
@@ -242,7 +267,8 @@ def _attach(instrumentation: Instrumentation, built: BuiltMembers) -> None:
     final = {"": base, "ln_final": base.get_submodule(components["ln_final"])}
     blocks = list(base.get_submodule(components["blocks"]).children())
     _swap_layer_norm(changes, final["ln_final"], family)
-    _add_hooks(instrumentation, "", family.embedding_hooks, final)
+    embedding = _add_hooks(instrumentation, "", family.embedding_hooks, final)
+    changes.set_attribute(base, _GROUP, HookGroup(*embedding.values()))
     for index, block in enumerate(blocks):
         _attach_block(instrumentation, built, index, block)
     _add_hooks(instrumentation, "", family.final_hooks, final)
@@ -262,11 +288,20 @@ def _attach_block(instrumentation: Instrumentation, built: BuiltMembers, index: 
     )
     n_heads = int(instrumentation.model.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
     inputs = AttentionInputs(hooks, n_heads, family.qkv_layout)
+    called = {name: _called_from(name, hooks) for name in ("", "attn", "mlp")}
+    # The block takes these hook points' activation, the attention projects it.
+    called["attn"] += inputs.hooks
+    for name, module in (("", block), ("attn", parts["attn"]), ("mlp", parts["mlp"])):
+        changes.set_attribute(module, _GROUP, HookGroup(*called[name]))
     changes.set_attribute(block, "attention_inputs", inputs)
     changes.set_attribute(parts["attn"], "attention_inputs", inputs)
     scores = AttentionScores(hooks["attn.hook_attn_scores"], hooks["attn.hook_pattern"])
     changes.set_attribute(parts["attn"], "attention_scores", scores)
     changes.set_attribute(parts["attn"], "head_results", HeadResults(hooks["attn.hook_result"], n_heads))
+
+
+def _called_from(owner: str, hooks: Mapping[str, HookPoint]) -> tuple[HookPoint, ...]:
+    return tuple(hook for name, hook in hooks.items() if name.rpartition(".")[0] == owner)
 
 
 def _specs_of(family: Family, base: nn.Module) -> Iterator[HookSpec]:

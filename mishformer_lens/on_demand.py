@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.attention.flex_attention import BlockMask, create_mask
 
 from mishformer_lens.errors import EagerFallbackWarning
-from mishformer_lens.hooks import HookPoint
+from mishformer_lens.hooks import HookGroup, HookPoint
 
 
 class HookedLayerNorm(nn.LayerNorm):
@@ -31,21 +31,26 @@ class HookedLayerNorm(nn.LayerNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name for it
         output = super().forward(input)
-        if self.hook_scale.is_active():
+        # There are more layer norms than anything else: idle, they cost two looks at an attribute and no call.
+        if self.hook_scale.listening and self.hook_scale.is_active():
             output = self._with_scale(input, output)
-        return self.hook_normalized(output)
+        return self.hook_normalized(output) if self.hook_normalized.listening else output
 
     def _with_scale(self, activation: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        # TransformerLens, too, computes the scale in float32 at least.
+        # TransformerLens, too, computes the scale in float32 at least, and by these steps: torch's own variance takes
+        # ten times as long on the CPU.
         x = activation if activation.dtype == torch.float64 else activation.float()
-        variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
-        scale = (variance + self.eps).sqrt()
+        centered = x - x.mean(-1, keepdim=True)
+        scale = (centered.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+        if not self.hook_scale.may_edit():
+            self.hook_scale(scale)
+            return output
         before = _state(scale)
         edited = self.hook_scale(scale)
         untouched = _is_untouched(edited, scale, before)
         if untouched and edited is scale:
             return output
-        normalized = (x - mean) / edited
+        normalized = centered / edited
         if self.weight is not None:
             normalized = normalized * self.weight
         if self.bias is not None:
@@ -92,7 +97,7 @@ class HeadResults:
 
     def project(self, projection: nn.Module, z: torch.Tensor) -> torch.Tensor:
         """``projection(z)`` for ``z`` ``[batch, pos, head_index * d_head]``, by heads while ``hook_result`` is on."""
-        if not self.hook_result.is_active():
+        if not (self.hook_result.listening and self.hook_result.is_active()):
             return projection(z)  # type: ignore[no-any-return]
         output: torch.Tensor = projection(z)
         # One head at a time through the module itself, so that adapters and quantized weights count.
@@ -104,6 +109,9 @@ class HeadResults:
         torch.diagonal(places, dim1=-2, dim2=-1).copy_(heads.transpose(-1, -2))
         bias = projection(torch.zeros_like(z[:1, :1]))
         results: torch.Tensor = projection(alone) - bias.unsqueeze(-2)
+        if not self.hook_result.may_edit():
+            self.hook_result(results)
+            return output
         before = _state(results)
         edited = self.hook_result(results)
         untouched = _is_untouched(edited, results, before)
@@ -116,7 +124,7 @@ class HeadResults:
 _pending = threading.local()
 
 
-class AttentionInputs:
+class AttentionInputs(HookGroup):
     """``hook_attn_in``, ``hook_q_input``, ``hook_k_input`` and ``hook_v_input``.
 
     They are copies of the residual stream before the layer norm, one per head: ``[batch, pos, head_index, d_model]``.
@@ -129,34 +137,19 @@ class AttentionInputs:
 
     def __init__(self, hooks: dict[str, HookPoint], n_heads: int, layout: str) -> None:
         self.hook_attn_in = hooks["hook_attn_in"]
-        self.hook_q_input = hooks["hook_q_input"]
-        self.hook_k_input = hooks["hook_k_input"]
-        self.hook_v_input = hooks["hook_v_input"]
+        self.split = HookGroup(hooks["hook_q_input"], hooks["hook_k_input"], hooks["hook_v_input"])
+        super().__init__(self.hook_attn_in, *self.split.hooks)
         self.n_heads = n_heads
         self.layout = layout
 
-    def is_active(self) -> bool:
-        """Whether any of the four hook points has a hook."""
-        # Asked twice a layer: attributes first, calls only where somebody may be listening.
-        return (
-            self.hook_attn_in.listening
-            or self.hook_q_input.listening
-            or self.hook_k_input.listening
-            or self.hook_v_input.listening
-        ) and (self.hook_attn_in.is_active() or self._is_split())
-
-    def _is_split(self) -> bool:
-        return self.hook_q_input.is_active() or self.hook_k_input.is_active() or self.hook_v_input.is_active()
-
     def normalize(self, layer_norm: nn.Module, residual: torch.Tensor) -> torch.Tensor:
         """``layer_norm(residual)``; while active, normalise each head's copy and keep them for :meth:`project`."""
-        if not self.is_active():
+        if not (self.listening and self.is_active()):
             return layer_norm(residual)  # type: ignore[no-any-return]
         copies = einops.repeat(residual, "batch pos d_model -> batch pos head d_model", head=self.n_heads)
         copies = self.hook_attn_in(copies.clone())
-        if self._is_split():
-            split = (self.hook_q_input, self.hook_k_input, self.hook_v_input)
-            _pending.inputs = [layer_norm(hook.copied(copies)) for hook in split]
+        if self.split.is_active():
+            _pending.inputs = [layer_norm(hook.copied(copies)) for hook in self.split.hooks]
         else:
             _pending.inputs = [layer_norm(copies)] * 3
         return residual
@@ -166,7 +159,7 @@ class AttentionInputs:
 
         Either way ``[batch, pos, 3 * head_index * d_head]``.
         """
-        if not self.is_active():
+        if not (self.listening and self.is_active()):
             return projection(normalized)  # type: ignore[no-any-return]
         inputs, _pending.inputs = _pending.inputs, None
         parts = [self._part(projection(each), part) for part, each in enumerate(inputs)]
@@ -184,7 +177,7 @@ class AttentionInputs:
         return torch.diagonal(split, dim1=2, dim2=3).movedim(-1, 2)
 
 
-class AttentionScores:
+class AttentionScores(HookGroup):
     """``hook_attn_scores`` and ``hook_pattern`` under attention kernels that never hold the scores.
 
     While one of the two has a hook, its layer computes attention as HuggingFace's eager implementation does, with the
@@ -192,14 +185,9 @@ class AttentionScores:
     """
 
     def __init__(self, hook_attn_scores: HookPoint, hook_pattern: HookPoint) -> None:
+        super().__init__(hook_attn_scores, hook_pattern)
         self.hook_attn_scores = hook_attn_scores
         self.hook_pattern = hook_pattern
-
-    def is_wanted(self) -> bool:
-        """Whether a hook needs the scores or the pattern."""
-        return (self.hook_attn_scores.listening or self.hook_pattern.listening) and (
-            self.hook_attn_scores.is_active() or self.hook_pattern.is_active()
-        )
 
     def choose(
         self, interface: Callable[..., Any], eager: Callable[..., Any], masks_future: bool = False
@@ -209,7 +197,7 @@ class AttentionScores:
         Args:
             masks_future: whether ``eager`` has a causal mask of its own, so that it needs the padding mask alone.
         """
-        if interface is eager or not self.is_wanted():
+        if interface is eager or not (self.listening and self.is_active()):
             return interface
         self.warn()
         if masks_future:
@@ -222,7 +210,7 @@ class AttentionScores:
         """As :meth:`choose`, for attention functions that are called without the attention module."""
         if attention_type == "eager":
             return functools.partial(eager, attention_scores=self)
-        if not self.is_wanted():
+        if not (self.listening and self.is_active()):
             return functions[attention_type]
         self.warn()
         return functools.partial(_eager_without_module, functools.partial(eager, attention_scores=self), attention_type)

@@ -1,6 +1,8 @@
 """Putting hook points on a live model, and taking them off again."""
 
 import copy
+import inspect
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -229,6 +231,68 @@ def test_one_hooked_model_runs_on_two_threads(model: Any) -> None:
     for number in range(2):
         assert len(results[number]) == 20
         assert all(torch.equal(each, expected[number]) for each in results[number])
+
+
+def test_a_hook_acts_while_another_thread_attaches_and_removes_hooks_beside_it(model: Any) -> None:
+    points = mishformer_lens.instrument(model).hook_points
+    found: list[bool] = []
+    before = sys.getswitchinterval()
+    with hooked(points, {"blocks.0.attn.hook_z": zero}):
+        expected = logits(model)
+        stop = threading.Event()
+
+        def toggle() -> None:
+            while not stop.is_set():
+                points["blocks.0.attn.hook_v"].add_hook(lambda activation, hook: None)
+                points["blocks.0.attn.hook_v"].remove_hooks()
+
+        thread = threading.Thread(target=toggle)
+        try:
+            # Else one thread has the interpreter for 5 ms at a time.
+            sys.setswitchinterval(1e-6)
+            thread.start()
+            found.extend(torch.equal(logits(model), expected) for _ in range(50))
+        finally:
+            stop.set()
+            thread.join()
+            sys.setswitchinterval(before)
+    assert len(found) == 50
+    assert all(found)
+
+
+def patched_code_run_by(model: Any) -> set[str]:
+    """The names of the patched functions that a forward pass runs."""
+    names = set()
+
+    def profile(frame: Any, event: str, _argument: object) -> None:
+        if event == "call" and " patched by mishformer_lens " in frame.f_code.co_filename:
+            names.add(frame.f_code.co_qualname)
+
+    sys.setprofile(profile)
+    try:
+        logits(model)
+    finally:
+        sys.setprofile(None)
+    return names
+
+
+def test_only_modules_whose_hook_points_have_hooks_run_patched_code(model: Any) -> None:
+    points = mishformer_lens.instrument(model).hook_points
+    assert patched_code_run_by(model) == set()
+    mlp = type(model.base_model.get_submodule(PARTS[model.config.model_type]["mlp"])).__name__
+    points["blocks.1.mlp.hook_post"].add_hook(zero)
+    assert patched_code_run_by(model) == {f"{mlp}.forward"}
+    points["blocks.1.mlp.hook_post"].remove_hooks()
+    assert patched_code_run_by(model) == set()
+
+
+def test_the_source_of_a_hooked_method_is_the_patched_one(model: Any) -> None:
+    mlp: Any = model.base_model.get_submodule(PARTS[model.config.model_type]["mlp"])
+    assert "hook_post" not in inspect.getsource(mlp.forward)
+    instrumentation = mishformer_lens.instrument(model)
+    assert "self.hook_post(" in inspect.getsource(mlp.forward)
+    instrumentation.remove()
+    assert "hook_post" not in inspect.getsource(mlp.forward)
 
 
 def test_a_deepcopy_is_hooked_by_itself(model: Any) -> None:

@@ -215,7 +215,7 @@ UNHOOKED: dict[str, Callable[[list[ast.expr]], ast.expr]] = {
     "choose_by_type": lambda arguments: ast.Subscript(arguments[0], arguments[1], ast.Load()),
     "padding_mask": lambda arguments: arguments[0],
     "four_axes": lambda arguments: arguments[0],
-    "is_wanted": lambda _: ast.Constant(False),
+    "is_active": lambda _: ast.Constant(False),
     "warn": lambda _: ast.Constant(None),
 }
 

@@ -22,7 +22,7 @@ SPLIT_HEADS = (
 
 # The parent class is the eager one, and has a causal mask of its own.
 FALLBACK = """\
-if self.attention_scores.is_wanted():
+if self.attention_scores.is_active():
     self.attention_scores.warn()
     return super().forward(
         hidden_states=hidden_states,

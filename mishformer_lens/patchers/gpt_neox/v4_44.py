@@ -49,7 +49,7 @@ query, key, value, present = self._attn_projections_and_rope(
 
 # The parent class is the eager one, and has a causal mask of its own.
 FALLBACK = """\
-if self.attention_scores.is_wanted():
+if self.attention_scores.is_active():
     self.attention_scores.warn()
     return super().forward(
         hidden_states=hidden_states,

@@ -22,7 +22,7 @@ query, key, value, present = self._attn_projections_and_rope(
 """
 
 FALLBACK = """\
-if self.attention_scores.is_wanted():
+if self.attention_scores.is_active():
     self.attention_scores.warn()
     return super().forward(
         hidden_states=hidden_states,
