@@ -45,7 +45,13 @@ nox.options.sessions = [
 CPU_INSTEAD = "this session needs a CUDA device. On the CPU the same cell is: nox -s \"test-3.11(transformers='{}')\""
 
 # Every session tests what is here, and reaches no model hub.
-ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Without bytecode each process compiles torch and transformers anew, for 8 s.
+    "PYTHONDONTWRITEBYTECODE": "",
+}
 
 
 def sync(session: nox.Session, lock: Path, *, package: bool = True) -> None:
@@ -57,19 +63,28 @@ def sync(session: nox.Session, lock: Path, *, package: bool = True) -> None:
         session.install("--no-deps", "--editable", ".", silent=True)
 
 
-# What every cell runs. The drop-in, the service and what needs no torch have sessions of their own.
-HOOK_SUITE = [
-    "tests/conformance",
-    "tests/resolver_installed",
-    "tests/test_checkpoint.py",
-    "tests/test_install.py",
-    "tests/test_instrument.py",
+# What every cell runs. The drop-in, the service and what needs no torch have sessions of their own. Not the folders
+# that it consists of: pytest reads their conftest.py, and imports torch, in a process that runs no test.
+ELSEWHERE = [
+    "cli",
+    "compat",
+    "engine",
+    "hooked_transformer",
+    "patchers",
+    "tools",
+    *("test_documents.py", "test_errors.py", "test_import.py", "test_suggestions.py"),
 ]
+HOOK_SUITE = ["tests", *(f"--ignore=tests/{name}" for name in ELSEWHERE)]
 
 
-def run_suite(session: nox.Session, *, record: bool = False, **environment: str) -> None:
+# Each process imports torch and transformers anew, so more of them gain little.
+PARALLEL = ["--numprocesses=auto", "--maxprocesses=4"]
+
+
+def run_suite(session: nox.Session, *options: str, record: bool = False, **environment: str) -> None:
     """Runs the hook suite, and may record the outcome of the cell; or runs pytest with the arguments after `--`."""
-    arguments = session.posargs or [*HOOK_SUITE, *(["--outcomes=compat/outcomes"] if record else [])]
+    recorded = ["--outcomes=compat/outcomes"] if record else []
+    arguments = session.posargs or [*HOOK_SUITE, *options, *recorded]
     session.run("pytest", *arguments, env=ENVIRONMENT | environment)
 
 
@@ -88,7 +103,7 @@ def define_cells(python: str) -> None:
         """The hook suite with one release of transformers, on the CPU."""
         sync(session, GRID.cell(transformers).lock)
         # One record per cell: that of the first Python.
-        run_suite(session, record=first)
+        run_suite(session, *PARALLEL, record=first)
 
 
 for each_python in GRID.pythons:
@@ -128,7 +143,7 @@ def unit(session: nox.Session) -> None:
 def drop_in(session: nox.Session, transformers: str) -> None:
     """The drop-in HookedTransformer with one release of transformers and the TransformerLens that goes with it."""
     sync(session, GRID.cell(transformers).lock)
-    session.run("pytest", *(session.posargs or ["tests/hooked_transformer"]), env=ENVIRONMENT)
+    session.run("pytest", *(session.posargs or ["tests/hooked_transformer", *PARALLEL]), env=ENVIRONMENT)
 
 
 @nox.session(python=PYTHON)
@@ -144,7 +159,7 @@ def minimums(session: nox.Session) -> None:
     """The hook suite with every direct dependency at its declared floor."""
     sync(session, LOCKS / "minimums.txt")
     # Old releases of other packages warn of newer ones: here that is no failure.
-    run_suite(session, PYTEST_ADDOPTS="-W default")
+    run_suite(session, *PARALLEL, PYTEST_ADDOPTS="-W default")
 
 
 @nox.session(python=PYTHON)

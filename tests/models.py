@@ -4,6 +4,7 @@ Sizes are chosen so that no two axes of an activation have the same length: a wr
 """
 
 import dataclasses
+import functools
 import os
 import zlib
 from typing import Any
@@ -130,14 +131,16 @@ def fill_weights(model: Any) -> None:
                 seed = "unembedding.weight"
             else:
                 seed = name
-            # RandomState's numbers are the same in every release of numpy.
-            random = np.random.RandomState(zlib.crc32(seed.encode()))
-            values = torch.from_numpy(random.standard_normal(tuple(parameter.shape))).float()
-            if parameter.dim() < 2:
-                values = values * 0.2 + (1.0 if name.endswith("weight") else 0.0)
-            else:
-                values = values * 1.5 * D_MODEL**-0.5
-            parameter.copy_(values.to(parameter))
+            is_matrix = parameter.dim() > 1
+            mean, spread = (0.0, 1.5 * D_MODEL**-0.5) if is_matrix else (float(name.endswith("weight")), 0.2)
+            parameter.copy_((_normal(seed, parameter.shape) * spread + mean).to(parameter))
+
+
+@functools.cache
+def _normal(seed: str, shape: torch.Size) -> torch.Tensor:
+    # RandomState's numbers are the same in every release of numpy. Drawing them takes longer than building a model.
+    random = np.random.RandomState(zlib.crc32(seed.encode()))
+    return torch.from_numpy(random.standard_normal(tuple(shape))).float()
 
 
 def make_tokens(batch: int = BATCH, pos: int = POS) -> torch.Tensor:

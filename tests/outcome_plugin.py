@@ -38,7 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("outcomes") is not None:
+    # The processes that pytest-xdist hands tests to have a workerinput; they report to the one that writes the record.
+    if config.getoption("outcomes") is not None and "workerinput" not in vars(config):
         config.pluginmanager.register(Recorder(config.getoption("outcomes")), "outcome recorder")
 
 
@@ -48,6 +49,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for entry in expected:
             if fnmatch.fnmatchcase(item.nodeid, entry.test):
                 item.add_marker(pytest.mark.xfail(reason=entry.cause, strict=True))
+        if config.getoption("outcomes") is not None:
+            # What travels with the report from process to process.
+            item.user_properties.append(("where", dataclasses.astuple(where(item))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,10 +144,10 @@ class Recorder:
         self._places: dict[str, Where] = {}
         self._marks: dict[str, tuple[Mark, str]] = {}
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._places = {item.nodeid: where(item) for item in session.items}
-
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == "where":
+                self._places[report.nodeid] = Where(*map(str, value))  # type: ignore[call-overload]
         if report.failed:
             self._marks[report.nodeid] = ("failed", "")
         elif report.skipped:
@@ -195,8 +199,8 @@ class Recorder:
         from mishformer_lens.compat.outcomes import Run, worst
 
         tests: dict[tuple[str, str, str], list[tuple[Where, Mark, str]]] = defaultdict(list)
-        for test, place in self._places.items():
-            if place.family and test in self._marks:
+        for test, place in sorted(self._places.items()):
+            if place.family:
                 tests[place.family, place.attention, place.dtype].append((place, *self._marks[test]))
         for (family, attention, dtype), found in sorted(tests.items()):
             features: dict[str, list[Mark]] = defaultdict(list)

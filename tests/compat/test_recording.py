@@ -78,8 +78,9 @@ def needs_transformers() -> None:
     pytest.importorskip("transformers", reason="a record is of an installed release", exc_type=ImportError)
 
 
-def test_a_record_says_what_ran(tmp_path: Path) -> None:
-    finished = run_suite(tmp_path, "--outcomes", str(tmp_path / "outcomes"), expected=expectation())
+@pytest.mark.parametrize("options", [[], ["--numprocesses=2"]], ids=["one process", "two processes"])
+def test_a_record_says_what_ran(tmp_path: Path, options: list[str]) -> None:
+    finished = run_suite(tmp_path, "--outcomes", str(tmp_path / "outcomes"), *options, expected=expectation())
     assert finished.returncode == 0, finished.stdout
     record = read_record(tmp_path / "outcomes" / f"{installed_release()}-cpu.json")
     assert record.packages["transformers"] == installed_release()
