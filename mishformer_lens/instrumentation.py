@@ -200,7 +200,8 @@ def find_base_model(model: nn.Module) -> tuple[Family, nn.Module]:
         )
     raise UnsupportedModelError(
         f"{type(model).__module__}.{type(model).__name__} is of no family that has hook points. "
-        f"Needed is a model, with any head, of: {known}."
+        f"Needed is a model, with any head, of: {known}. For patches of your own, add a folder for the family to "
+        "mishformer_lens/patchers, as CONTRIBUTING.md says under 'Adding a family'."
     )
 
 
