@@ -7,6 +7,7 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from benchmarks.timing import compare
 PLAIN, COPY, HOOKED = "plain", "plain, second copy", "hooked"
 
 
-def measure(size: str, attention: str, rounds: int, with_others: bool) -> dict[str, dict[str, float]]:
+WORKS = ("idle", "cache", "generation", "training")
+"""What can be chosen with ``--works``."""
+
+
+def measure(
+    size: str, attention: str, rounds: int, works: Collection[str], with_others: bool
+) -> dict[str, dict[str, float]]:
     """Work to contender to its time relative to the plain model."""
     plain = make(size, attention)
     second, hooked_model = copy.deepcopy(plain), copy.deepcopy(plain)
@@ -34,24 +41,26 @@ def measure(size: str, attention: str, rounds: int, with_others: bool) -> dict[s
     everything = workloads.forward_with_cache(hooked_model, ids, hooked, None)
     one = workloads.forward_with_cache(hooked_model, ids, hooked, ["blocks.0.hook_resid_post"])
     plain_only = {PLAIN: forwards[PLAIN], COPY: forwards[COPY]}
-    generations = {name: workloads.generation(model, ids, 64) for name, model in idle.items()}
-    steps = {name: workloads.training_step(model, ids) for name, model in idle.items()}
-    result = {
-        "idle forward": compare(forwards, rounds=rounds),
-        "cache of everything": compare({**plain_only, HOOKED: everything}, rounds=rounds),
-        "cache of one name": compare({**plain_only, HOOKED: one}, rounds=rounds),
-        "generation of 64 tokens, idle": compare(generations, rounds=max(30, rounds // 10), warm_up=1),
-        "training step, idle": compare(steps, rounds=max(30, rounds // 3)),
-    }
+    result = {}
+    if "idle" in works:
+        result["idle forward"] = compare(forwards, rounds=rounds)
+    if "cache" in works:
+        cached = {**plain_only, HOOKED: everything}
+        result["cache of everything"] = compare(cached, rounds=rounds)
+        result["cache of everything, freed at once"] = compare(cached, rounds=rounds, hold=False)
+        result["cache of one name"] = compare({**plain_only, HOOKED: one}, rounds=rounds)
+    if "generation" in works:
+        generations = {name: workloads.generation(model, ids, 64) for name, model in idle.items()}
+        result["generation of 64 tokens, idle"] = compare(generations, rounds=rounds, warm_up=1)
+    if "training" in works:
+        steps = {name: workloads.training_step(model, ids) for name, model in idle.items()}
+        result["training step, idle"] = compare(steps, rounds=rounds)
     if with_others:
         for name, other_idle, other_cache in others(copy.deepcopy(plain), ids):
-            result["idle forward"] |= _only(name, compare({**plain_only, name: other_idle}, rounds=rounds))
-            result["cache of everything"] |= _only(name, compare({**plain_only, name: other_cache}, rounds=rounds))
+            for work, other in (("idle forward", other_idle), ("cache of everything", other_cache)):
+                ratios = compare({**plain_only, name: other}, rounds=rounds)
+                result.setdefault(work, {PLAIN: 1.0})[name] = ratios[name]
     return result
-
-
-def _only(name: str, ratios: dict[str, float]) -> dict[str, float]:
-    return {name: ratios[name]}
 
 
 def instrument_seconds(size: str, attention: str) -> float:
@@ -84,6 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["tiny", "gpt2"])
     parser.add_argument("--attention", nargs="+", choices=["eager", "sdpa"], default=["eager"])
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=WORKS, help="what to time (default: all)")
     parser.add_argument("--rounds", type=int, default=60, help="runs of each contender (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (default: %(default)s)")
     parser.add_argument("--no-others", action="store_true", help="leave other libraries out")
@@ -94,7 +104,7 @@ def main() -> int:
     console = Console()
     for size in arguments.sizes:
         for attention in arguments.attention:
-            ratios = measure(size, attention, arguments.rounds, not arguments.no_others)
+            ratios = measure(size, attention, arguments.rounds, arguments.works, not arguments.no_others)
             sizes = measure_memory(size, attention)
             seconds = instrument_seconds(size, attention)
             record["results"].append(

@@ -409,7 +409,7 @@ def test_a_model_of_another_family_is_refused_and_left_alone() -> None:
     )
     bert = transformers.BertModel(config)
     before = trace(bert)
-    with pytest.raises(UnsupportedModelError, match=r"BertModel is of no family .*gpt2 \(GPT2Model\), gpt_neox.*CONTRIBUTING"):
+    with pytest.raises(UnsupportedModelError, match=r"BertModel is of no family .*gpt2 \(GPT2Model\), .*CONTRIBUTING"):
         mishformer_lens.instrument(bert)
     assert trace(bert) == before
 
