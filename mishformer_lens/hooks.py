@@ -41,9 +41,10 @@ class HookPoint(_TransformerLensHookPoint):
 
     def _listen(self, listening: bool) -> None:
         with _listening:
-            self.__dict__["listening"] = listening
-            for group in self._groups:
-                group.listening = listening or any(hook.listening for hook in group.hooks)
+            if listening != self.listening:
+                self.__dict__["listening"] = listening
+                for group in self._groups:
+                    group.count(1 if listening else -1)
 
     def join(self, group: "HookGroup") -> None:
         """Let ``group`` know from now on whether this hook point is listening."""
@@ -59,8 +60,9 @@ class HookPoint(_TransformerLensHookPoint):
 
     def remove_observer(self, observer: "Observer") -> None:
         """Take an observer off again; nothing happens where it is not on."""
-        self.__dict__["_observers"] = tuple(each for each in self._observers if each is not observer)
-        self._listen(self.is_active())
+        others = () if self._observers == (observer,) else tuple(o for o in self._observers if o is not observer)
+        self.__dict__["_observers"] = others
+        self._listen(bool(others) or self.may_edit())
 
     def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
         self._listen(True)
@@ -159,8 +161,15 @@ class HookGroup:
     def __init__(self, *hooks: HookPoint) -> None:
         self.hooks = hooks
         self.listening = False
+        self._number = 0
         for hook in hooks:
             hook.join(self)
+
+    def count(self, change: int) -> None:
+        """Take note that one more of them is listening, or one less."""
+        self._number += change
+        # Not the number itself: torch.compile would compile anew for each.
+        self.listening = self._number > 0
 
     def is_active(self) -> bool:
         """Whether any of them has a hook."""

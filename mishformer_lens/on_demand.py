@@ -37,11 +37,9 @@ class HookedLayerNorm(nn.LayerNorm):
         return self.hook_normalized(output) if self.hook_normalized.listening else output
 
     def _with_scale(self, activation: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        # TransformerLens, too, computes the scale in float32 at least, and by these steps: torch's own variance takes
-        # ten times as long on the CPU.
+        # TransformerLens, too, computes the scale in float32 at least.
         x = activation if activation.dtype == torch.float64 else activation.float()
-        centered = x - x.mean(-1, keepdim=True)
-        scale = (centered.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+        scale = self._scale(x)
         if not self.hook_scale.may_edit():
             self.hook_scale(scale)
             return output
@@ -50,13 +48,22 @@ class HookedLayerNorm(nn.LayerNorm):
         untouched = _is_untouched(edited, scale, before)
         if untouched and edited is scale:
             return output
-        normalized = centered / edited
+        normalized = (x - x.mean(-1, keepdim=True)) / edited
         if self.weight is not None:
             normalized = normalized * self.weight
         if self.bias is not None:
             normalized = normalized + self.bias
         normalized = normalized.to(output.dtype)
         return _ValueWithGradient.apply(output, normalized) if untouched else normalized
+
+    def _scale(self, x: torch.Tensor) -> torch.Tensor:
+        # The kernel of the layer norm has it at hand, but no gradient for it; its definition takes six operations.
+        scale: torch.Tensor = torch.native_layer_norm(x, self.normalized_shape, None, None, self.eps)[2].reciprocal()
+        if not x.requires_grad:
+            return scale
+        centered = x - x.mean(-1, keepdim=True)
+        by_definition = (centered.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+        return _ValueWithGradient.apply(scale, by_definition)  # type: ignore[no-any-return]
 
 
 def _state(activation: torch.Tensor) -> int | torch.Tensor:
