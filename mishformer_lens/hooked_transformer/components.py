@@ -7,6 +7,7 @@ parameters: a view is no leaf and has no ``.grad``.
 
 # ruff: noqa: N802, N815 - the names of weights are TransformerLens's
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,10 +50,15 @@ class Component:
 
     def __init__(self, name: str, hook_points: Mapping[str, HookPoint]) -> None:
         self.name = name
-        prefix = f"{name}."
-        self._hooks = {
+        self._hook_points = hook_points
+
+    @functools.cached_property
+    def _hooks(self) -> dict[str, HookPoint]:
+        # Found when asked for: to look through all names for each of all parts is a quarter of the time of hooking.
+        prefix = f"{self.name}."
+        return {
             full.removeprefix(prefix): point
-            for full, point in hook_points.items()
+            for full, point in self._hook_points.items()
             if full.startswith(prefix) and "." not in full.removeprefix(prefix)
         }
 

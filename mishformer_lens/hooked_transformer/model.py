@@ -64,7 +64,8 @@ class HookedTransformer(Loading, Generation, Caching):
             self.set_tokenizer(tokenizer, default_padding_side)
         self.register_state_dict_post_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
-        self.train(hf_model.training)
+        # Not train(), which would give this mode to every part: some may be frozen in another.
+        self.training = hf_model.training
         self.setup()
 
     def _make_parts(self) -> None:
