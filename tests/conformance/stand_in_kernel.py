@@ -53,6 +53,11 @@ def register() -> None:
         vars(capabilities.modeling_module(family))["_flash_attention_forward"] = flash_attention_forward
 
 
+def make(case: Case) -> Any:
+    """A model in evaluation mode; with flash attention one that uses the stand-in."""
+    return make_flash_model(case) if case.attention == "flash_attention_2" else make_model(case)
+
+
 def make_flash_model(case: Case) -> Any:
     """A model with flash attention: an eager one changed, since none can be made without the real package."""
     model = make_model(Case(case.kind, "eager", case.dtype))

@@ -10,7 +10,7 @@ import mishformer_lens
 from mishformer_lens.errors import EagerFallbackWarning
 from tests.conformance import stand_in_kernel
 from tests.conformance.conftest import cases
-from tests.conformance.contract import unflagged
+from tests.conformance.contract import shape, unflagged
 from tests.models import N_LAYERS, Case, left_padding, make_model, make_tokens, right_padding
 from tests.recording import assert_close, assert_same, hooked, noise_like, recorded
 
@@ -29,8 +29,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 def build(case: Case) -> Any:
     """A model whose parameters need no gradient, which flex attention on the CPU has none for."""
-    model = stand_in_kernel.make_flash_model(case) if case.attention == "flash_attention_2" else make_model(case)
-    return model.requires_grad_(False)
+    return stand_in_kernel.make(case).requires_grad_(False)
 
 
 def visible(mask: torch.Tensor | None, value: torch.Tensor, axis: int) -> torch.Tensor:
@@ -51,6 +50,7 @@ def test_idle_and_observed_identity(case: Case, mask: Callable[[], torch.Tensor 
     with recorded(points, names) as values:
         assert_same(model(make_tokens(), attention_mask=mask(), output_hidden_states=True), expected)
     assert list(values) == names
+    assert [tuple(value.shape) for (value,) in values.values()] == [shape(case.kind, name) for name in names]
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
