@@ -40,6 +40,7 @@ nox.options.sessions = [
     "service",
     *(f"drop_in-{PYTHON}(transformers='{cell.minor}')" for cell in GRID.newest_of_each_transformer_lens()),
     *(f"test-{PYTHON}(transformers='{cell.minor}')" for cell in GRID.edges()),
+    "coverage",
 ]
 
 CPU_INSTEAD = "this session needs a CUDA device. On the CPU the same cell is: nox -s \"test-3.11(transformers='{}')\""
@@ -76,6 +77,10 @@ ELSEWHERE = [
 ]
 HOOK_SUITE = ["tests", *(f"--ignore=tests/{name}" for name in ELSEWHERE)]
 
+
+# The releases whose variants call helpers that those of the newest do not: attention classes, then attention functions
+# that do not see the attention, and eager attention with a causal mask of its own.
+WITH_CODE_OF_THEIR_OWN = ["4.44", "4.48"]
 
 # Each process imports torch and transformers anew, so more of them gain little.
 PARALLEL = ["--numprocesses=auto", "--maxprocesses=4"]
@@ -152,6 +157,20 @@ def service(session: nox.Session) -> None:
     sync(session, GRID.newest.lock)
     whole = ["tests/cli", "tests/compat", "tests/test_documents.py", "tests/test_import.py"]
     session.run("pytest", *(session.posargs or whole), env=ENVIRONMENT)
+
+
+@nox.session(python=PYTHON)
+def coverage(session: nox.Session) -> None:
+    """The branch coverage of the package: everything with the newest release, the hook suite where older code runs."""
+    data = Path(session.create_tmp()) / "coverage"
+    data.unlink(missing_ok=True)
+    measured = ["--cov", "--cov-append", *PARALLEL]
+    environment = ENVIRONMENT | {"COVERAGE_FILE": str(data)}
+    for minor in WITH_CODE_OF_THEIR_OWN:
+        sync(session, GRID.cell(minor).lock)
+        session.run("pytest", *HOOK_SUITE, *measured, "--cov-report=", "--cov-fail-under=0", env=environment)
+    sync(session, GRID.newest.lock)
+    session.run("pytest", "tests", "--ignore=tests/tools", *measured, env=environment)
 
 
 @nox.session(python=PYTHON)

@@ -38,8 +38,8 @@ class HookPoint(_TransformerLensHookPoint):
         self._groups: tuple[HookGroup, ...] = ()
 
     def __setattr__(self, name: str, value: object) -> None:
-        # torch's own looks for parameters and modules first: half the time of making 300 hook points, and it would be a
-        # third of that of caching.
+        # torch's own looks for parameters and modules first: half the time of making 300 hook points. What every cache
+        # sets, 200 times, goes into the instance directly.
         if isinstance(value, nn.Module | torch.Tensor):
             super().__setattr__(name, value)
         else:
@@ -48,7 +48,7 @@ class HookPoint(_TransformerLensHookPoint):
     def _listen(self, listening: bool) -> None:
         with _listening:
             if listening != self.listening:
-                self.listening = listening
+                self.__dict__["listening"] = listening
                 for group in self._groups:
                     group.count(1 if listening else -1)
 
@@ -61,13 +61,14 @@ class HookPoint(_TransformerLensHookPoint):
 
         An observer sees what the hooks made of the activation and cannot replace it. It costs a fraction of a hook.
         """
-        self._observers = (*self._observers, observer)
+        self.__dict__["_observers"] = (*self._observers, observer)
         self._listen(True)
 
     def remove_observer(self, observer: "Observer") -> None:
         """Take an observer off again; nothing happens where it is not on."""
-        self._observers = tuple(each for each in self._observers if each is not observer)
-        self._listen(bool(self._observers) or self.may_edit())
+        others = () if self._observers == (observer,) else tuple(o for o in self._observers if o is not observer)
+        self.__dict__["_observers"] = others
+        self._listen(bool(others) or self.may_edit())
 
     def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
         self._listen(True)
@@ -104,13 +105,17 @@ class HookPoint(_TransformerLensHookPoint):
         Raises:
             HookShapeError: a hook returned something that is not a tensor of the activation's shape.
         """
-        if not (self.listening and self.is_active()):
+        if not self.listening:
             return activation
+        result = self._edited(activation) if self.may_edit() else activation
+        for observer in self._observers:
+            observer(result, self)
+        return result
+
+    def _edited(self, activation: torch.Tensor) -> torch.Tensor:
         result = self._run_hooks(activation)
         if result is not activation and (not isinstance(result, torch.Tensor) or result.shape != activation.shape):
             raise _shape_error(self.name, activation, result)
-        for observer in self._observers:
-            observer(result, self)
         return result
 
     def _run_hooks(self, activation: torch.Tensor) -> Any:
@@ -193,5 +198,5 @@ def _shape_error(name: str | None, activation: torch.Tensor, result: object) -> 
     )
 
 
-Observer = Callable[[torch.Tensor, HookPoint], None]
+Observer = Callable[[torch.Tensor, HookPoint], object]
 """What :meth:`HookPoint.add_observer` takes."""

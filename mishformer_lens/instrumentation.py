@@ -14,7 +14,7 @@ from torch import nn
 
 from mishformer_lens.engine import BuiltMembers, build_members, patch_source
 from mishformer_lens.errors import NotInstrumentedError, UnknownHookError, UnsupportedModelError
-from mishformer_lens.hooks import HookGroup, HookPoint
+from mishformer_lens.hooks import HookGroup, HookPoint, Observer
 from mishformer_lens.live_changes import LiveChanges, make_copyable
 from mishformer_lens.on_demand import AttentionInputs, AttentionScores, HeadResults, HookedLayerNorm
 from mishformer_lens.patchers import FAMILIES, Family, Variant
@@ -104,20 +104,34 @@ class Instrumentation:
         Raises:
             UnknownHookError: a name is no hook point's.
         """
-        points = [self[name] for name in (self.unflagged_names if names is None else names)]
+        names = self.unflagged_names if names is None else names
         cache: dict[str, torch.Tensor] = {}
 
         def keep(activation: torch.Tensor, hook_point: HookPoint) -> None:
             # One more tensor for each activation is a third of what keeping it costs.
             cache[str(hook_point.name)] = activation.detach() if activation.requires_grad else activation
 
-        for point in points:
-            point.add_observer(keep)
-        try:
+        with self.observing(dict.fromkeys(names, keep)):
             yield cache
+
+    @contextlib.contextmanager
+    def observing(self, observers: Mapping[str, Observer]) -> Iterator[None]:
+        """Let each observer see its hook point's activation, as the hooks left it, inside the context.
+
+        Args:
+            observers: TransformerLens name to ``observer(activation, hook_point)``; what it returns is ignored.
+
+        Raises:
+            UnknownHookError: a name is no hook point's.
+        """
+        points = [(self[name], observer) for name, observer in observers.items()]
+        for point, observer in points:
+            point.add_observer(observer)
+        try:
+            yield
         finally:
-            for point in points:
-                point.remove_observer(keep)
+            for point, observer in points:
+                point.remove_observer(observer)
 
     @property
     def unflagged_names(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: A002 - the arguments' names are TransformerLens's
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -140,7 +141,7 @@ class Caching(HookedTransformerBase):
             cache=cache,
             device=device,
             remove_batch_dim=remove_batch_dim,
-            pos_slice=utils.Slice.unwrap(pos_slice),
+            pos_slice=None if pos_slice is None else utils.Slice.unwrap(pos_slice),
         )
         names = self._selected(names_filter)
         forward = [(name, functools.partial(store, suffix="")) for name in names]
@@ -164,7 +165,17 @@ class Caching(HookedTransformerBase):
         return cache
 
     def run_with_cache(
-        self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
+        self,
+        *model_args: Any,
+        return_cache_object: bool = True,
+        remove_batch_dim: bool = False,
+        names_filter: NamesFilter = None,
+        device: torch.device | str | None = None,
+        incl_bwd: bool = False,
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+        pos_slice: Any = None,
+        **model_kwargs: Any,
     ) -> tuple[Any, Any]:
         """Run the model and return its output with a cache of its activations.
 
@@ -181,9 +192,21 @@ class Caching(HookedTransformerBase):
         Raises:
             UnknownHookError: ``names_filter`` names a hook point that there is not.
         """
-        output, cache = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
+        cache, forward, backward = self.get_caching_hooks(
+            names_filter, incl_bwd, device, remove_batch_dim, pos_slice=pos_slice
+        )
+        # Observers cost a fraction of hooks; but hooks are what stays on the model where it is not to be reset.
+        hooks, observers = ([], dict(forward)) if reset_hooks_end else (forward, {})
+        with contextlib.ExitStack() as context:
+            if hooks or backward or clear_contexts:
+                context.enter_context(self.hooks(hooks, backward, reset_hooks_end, clear_contexts))
+            context.enter_context(self.instrumentation.observing(observers))
+            output = self(*model_args, **model_kwargs)
+            if incl_bwd:
+                output.backward()
+        self.is_caching = not reset_hooks_end
         if return_cache_object:
-            cache = ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+            return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
         return output, cache
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
@@ -218,5 +241,6 @@ def _store(
 ) -> None:
     name = str(hook.name)
     kept = activation.detach().to(device)
-    kept = pos_slice.apply(kept, dim=2 if name.endswith(_QUERY_POSITION_THIRD) else 1)
+    if pos_slice is not None:
+        kept = pos_slice.apply(kept, dim=2 if name.endswith(_QUERY_POSITION_THIRD) else 1)
     cache[name + suffix] = kept[0] if remove_batch_dim else kept

@@ -104,7 +104,7 @@ def test_unknown_names(model: HookedTransformer) -> None:
     with pytest.raises(UnknownHookError, match="Did you mean 'hook_pattern'"):
         _ = model.blocks[0].attn.hook_patern
     with pytest.raises(UnknownHookError, match="must be a hook name"):
-        model.run_with_cache(tokens(), names_filter=3)
+        model.run_with_cache(tokens(), names_filter=3)  # type: ignore[arg-type] # the wrong type is the point
     assert not any(point.is_active() for point in model.hook_dict.values())
     assert typo not in model.hook_dict
 
