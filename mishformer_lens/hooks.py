@@ -116,7 +116,7 @@ class HookPoint(_TransformerLensHookPoint):
         result = self._run_hooks(activation)
         if result is not activation and (not isinstance(result, torch.Tensor) or result.shape != activation.shape):
             raise _shape_error(self.name, activation, result)
-        return result
+        return _laid_out_like(activation, result)
 
     def _run_hooks(self, activation: torch.Tensor) -> Any:
         if (
@@ -144,7 +144,7 @@ class HookPoint(_TransformerLensHookPoint):
             return activation
         seen = (activation.clone() if copy else activation).transpose(1, 2)
         result = self(seen)
-        return activation if result is seen and not copy else result.transpose(1, 2)
+        return activation if result is seen and not copy else _laid_out_like(activation, result.transpose(1, 2))
 
     def for_batch(self, activation: torch.Tensor, batch: int) -> torch.Tensor:
         """As calling it, for an activation ``[1, pos, d_model]`` that hooks see as ``[batch, pos, d_model]``."""
@@ -184,6 +184,11 @@ class HookGroup:
     def is_active(self) -> bool:
         """Whether any of them has a hook."""
         return self.listening and any(hook.is_active() for hook in self.hooks)
+
+
+def _laid_out_like(activation: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
+    """``result``, contiguous where ``activation`` is: HuggingFace's code takes views of it that need that."""
+    return result.contiguous() if activation.is_contiguous() else result
 
 
 def _shape_error(name: str | None, activation: torch.Tensor, result: object) -> HookShapeError:

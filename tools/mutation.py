@@ -2,6 +2,7 @@
 
     python tools/mutation.py                  both families, with the installed transformers
     python tools/mutation.py --json FILE      and what happened to each mutant
+    python tools/mutation.py --only TEXT      the mutants with this in their names: does a new test catch them?
     python tools/mutation.py TEST...          with some of the tests only
 
 The suite is collected once. Each mutant is then put in place in a forked process, which runs the suite until the first
@@ -285,7 +286,7 @@ def report(trials: Sequence[Trial], *, complete: bool = True) -> int:
             print(f"\nSURVIVED {': '.join(trial.name)}\n{difference(trial.mutant)}")
         print(
             f"\n{variant.family} {variant.name}: {found.edits_caught} of {found.edits} edits are caught when removed "
-            f"({found.edits_caught / found.edits:.0%}); {found.killed} of {found.mutants} mutants killed, "
+            f"({found.edits_caught / max(found.edits, 1):.0%}); {found.killed} of {found.mutants} mutants killed, "
             f"{found.equivalent} equivalent, {len(found.survivors)} survived"
         )
         failed |= bool(found.survivors) or found.edits_caught < found.edits
@@ -309,6 +310,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=list(FAMILIES), help="one family instead of both")
     parser.add_argument("--removals", action="store_true", help="drop whole edits only: a few minutes instead of many")
+    parser.add_argument("--only", metavar="TEXT", default="", help="only the mutants with this in their names")
     parser.add_argument("--json", type=Path, help="write what happened to each mutant to this file")
     parser.add_argument("-k", metavar="EXPRESSION", default="", help="only the tests that pytest's -k selects")
     parser.add_argument("tests", nargs="*", help="test files instead of the whole conformance suite")
@@ -317,6 +319,8 @@ def main() -> int:
     trials = make_trials(families)
     if arguments.removals:
         trials = [trial for trial in trials if trial.mutant is None or trial.mutant.drops_edit]
+    if arguments.only:
+        trials = [trial for trial in trials if trial.mutant is None or arguments.only in ": ".join(trial.name)]
     run = MutationRun(trials)
     options = [
         "-x",
@@ -338,7 +342,7 @@ def main() -> int:
     if arguments.json:
         rows = [record(trial) for trial in run.trials if trial.mutant is not None]
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    return report(run.trials, complete=not arguments.removals)
+    return report(run.trials, complete=not (arguments.removals or arguments.only))
 
 
 if __name__ == "__main__":

@@ -65,11 +65,6 @@ class Report:
     families: tuple[FamilyReport, ...]
     problems: tuple[Problem, ...]
 
-    @property
-    def healthy(self) -> bool:
-        """Whether every family is verified and nothing is known to be broken."""
-        return not self.problems and all(family.status == "verified" for family in self.families)
-
 
 @dataclasses.dataclass(frozen=True)
 class KnownBad:

@@ -48,11 +48,6 @@ class Cell:
         """How messages call it."""
         return f"transformers {self.release}, {self.family}, {self.attention}, {self.device}"
 
-    @property
-    def counts(self) -> Counts:
-        """The counts of all its runs."""
-        return sum((run.counts for run in self.runs), Counts())
-
 
 @dataclasses.dataclass(frozen=True)
 class Release:

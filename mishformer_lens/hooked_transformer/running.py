@@ -34,12 +34,6 @@ class _Inputs(NamedTuple):
     own_mask: torch.Tensor | None  # [batch, pos], of these tokens
     mask: torch.Tensor | None  # [batch, past + pos]
 
-    @property
-    def device(self) -> torch.device:
-        given = self.embeddings if self.tokens is None else self.tokens
-        assert given is not None
-        return given.device
-
 
 class Running(Tokens):
     """``forward`` and what belongs to it."""

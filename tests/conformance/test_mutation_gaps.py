@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import mishformer_lens
+from tests import capabilities
 from tests.conformance import stand_in_kernel
 from tests.conformance.scenarios import DROPOUT
 from tests.models import (
@@ -142,6 +143,47 @@ def test_upcast_attention_hands_out_scores_in_float32_and_the_pattern_in_the_dty
     values = record(make_model(Case("gpt2", "eager", torch.bfloat16), **UPCAST))
     assert values["blocks.0.attn.hook_attn_scores"].dtype == torch.float32
     assert values["blocks.0.attn.hook_pattern"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_scores_that_a_hook_gives_in_float32_make_a_pattern_in_the_dtype_of_the_values(
+    kind: str, attention: str
+) -> None:
+    model = make_model(Case(kind, attention, torch.bfloat16))
+    points = mishformer_lens.instrument(model).hook_points
+    scores, pattern = (f"blocks.0.attn.{name}" for name in ATTENTION)
+    widen = {scores: lambda activation, hook: activation.float()}
+    with torch.no_grad(), hooked(points, widen), recorded(points, [pattern]) as values:
+        run(model)
+    assert values[pattern][0].dtype == torch.bfloat16
+
+
+def test_the_pattern_is_what_it_was_before_the_head_mask() -> None:
+    for kind in KINDS:
+        case = Case(kind)
+        if capabilities.takes(case.family, "head_mask", "causal"):
+            values = record(make_model(case), head_mask=torch.full((N_LAYERS, 4), 0.5, device=DEVICE))
+            for index in range(N_LAYERS):
+                rows = block_values(values, index)["attn.hook_pattern"].sum(-1)
+                close(rows, torch.ones_like(rows))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "flash_attention_2"])
+def test_a_hook_may_return_a_tensor_of_any_layout(kind: str, attention: str) -> None:
+    plain, model = (stand_in_kernel.make(Case(kind, attention)) for _ in range(2))
+    points = mishformer_lens.instrument(model).hook_points
+
+    def laid_out_backwards(activation: torch.Tensor, hook: Any) -> torch.Tensor:
+        axes = range(activation.dim() - 1, -1, -1)
+        return activation.permute(*axes).contiguous().permute(*axes)
+
+    with torch.no_grad():
+        expected = run(plain).logits
+        for name in points:
+            with hooked(points, {name: laid_out_backwards}):
+                close(run(model).logits, expected, tolerance=1e-4)
 
 
 def linear(module: Any, activation: torch.Tensor) -> torch.Tensor:

@@ -205,3 +205,21 @@ def test_sampling_a_datapoint_from_a_dataset_of_ones_own(model: HookedTransforme
     model.dataset = [{"text": TEXTS[0]}]
     assert model.sample_datapoint() == TEXTS[0]
     assert torch.equal(model.sample_datapoint(tokenize=True, prepend_bos=False), model.to_tokens(TEXTS[0], False))
+
+
+def test_where_a_model_is_put(saved: Path) -> None:
+    kept = HookedTransformer.from_pretrained(saved, move_to_device=False, device="meta")
+    assert kept.W_E.device.type == "cpu"
+    given = HookedTransformer.from_pretrained(saved, hf_model=kept.hf_model, device="cpu", tokenizer=kept.tokenizer)
+    assert given.hf_model is kept.hf_model
+    # accelerate spreads it over the devices that there are.
+    spread = HookedTransformer.from_pretrained(saved, n_devices=2)
+    assert torch.equal(spread(tokens()), kept(tokens()))
+
+
+def test_hooking_leaves_every_part_in_the_mode_it_is_in(kind: str) -> None:
+    hf_model = make_hf_model(kind).train()
+    frozen = next(hf_model.base_model.children()).eval()
+    model = HookedTransformer(hf_model)
+    assert model.training
+    assert not frozen.training

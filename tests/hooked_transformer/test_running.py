@@ -247,3 +247,12 @@ def test_what_is_no_cache() -> None:
 def test_none_runs_for_the_hooks_sake(model: HookedTransformer) -> None:
     assert model(tokens(), return_type=None) is None
     assert model.get_pos_offset(None, 2) == 0
+
+
+def test_embeddings_after_a_cache_are_what_their_tokens_are(model: HookedTransformer) -> None:
+    outputs = []
+    for second in (tokens()[:, 3:], model.embed(tokens()[:, 3:])):
+        cache = DynamicCache()
+        model(tokens()[:, :3], past_kv_cache=cache)
+        outputs.append(model(second, past_kv_cache=cache))
+    assert torch.equal(*outputs)

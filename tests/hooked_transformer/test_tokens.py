@@ -128,6 +128,17 @@ def test_text_without_a_tokenizer() -> None:
     assert model(torch.tensor([[1, 2]])).shape == (1, 2, 300)
 
 
+def test_tokens_in_other_forms(gpt2: HookedTransformer) -> None:
+    tokens = gpt2.to_tokens(TEXT)
+    assert gpt2.to_string(tokens[0].tolist()) == gpt2.to_string(tokens[0])
+    assert gpt2.to_string(int(tokens[0, 1])) == gpt2.to_single_str_token(int(tokens[0, 1]))
+    assert gpt2.to_str_tokens([TEXT, tokens[0]]) == [gpt2.to_str_tokens(TEXT)] * 2
+    last = int(tokens[0, -1])
+    assert gpt2.get_token_position(last, tokens, mode="last") == tokens.shape[1] - 1
+    direction = gpt2.tokens_to_residual_directions(gpt2.to_single_str_token(last))
+    assert torch.equal(direction, gpt2.tokens_to_residual_directions(torch.tensor([last])))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -245,3 +245,9 @@ def test_new_weights_follow_the_seed(model: HookedTransformer) -> None:
     first = model(tokens())
     model.init_weights()
     assert torch.equal(model(tokens()), first)
+
+
+def test_parts_say_what_they_are(model: HookedTransformer) -> None:
+    attention = model.blocks[1].attn
+    assert repr(attention).startswith("blocks.1.attn(W_Q [4, 32, 8], ")
+    torch.testing.assert_close(attention.OV.AB, attention.W_V @ attention.W_O)
