@@ -73,6 +73,11 @@ class RegistryClient:
         self._cache = cache
         self._session = requests.Session()
         if settings.certificate:
+            if not Path(settings.certificate).exists():
+                raise RegistryError(
+                    f"the certificate {settings.certificate} that pip is set to trust is not there. "
+                    "Check the setting: pip config get global.cert"
+                )
             self._session.verify = settings.certificate
         retry = Retry(settings.retries, backoff_factor=0.5, status_forcelist=(500, 502, 503, 504))
         for scheme in ("https://", "http://"):

@@ -34,8 +34,19 @@ class FakeIndex:
     hashes: dict[str, str] = dataclasses.field(default_factory=dict)
     ranges: bool = True
     page: bytes | None = None
+    gone: bool = False
     requests: list[str] = dataclasses.field(default_factory=list)
+    authorizations: set[str] = dataclasses.field(default_factory=set)
     sent: int = 0
+
+    @property
+    def links_url(self) -> str:
+        """A page with a link to every wheel, in HTML."""
+        return self.url + "links"
+
+    def links_page(self) -> bytes:
+        """The answer to a request for :attr:`links_url`."""
+        return "".join(f'<a href="/files/{_filename(each)}">{_filename(each)}</a>' for each in self.wheels).encode()
 
     def add(self, release: str, files: Mapping[str, str | bytes]) -> None:
         """Serve a wheel with ``files``."""
@@ -73,10 +84,14 @@ def serve(index: FakeIndex) -> Iterator[FakeIndex]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             index.requests.append(self.path)
+            index.authorizations.add(self.headers.get("Authorization", ""))
             if self.path == "/simple/transformers/":
                 self._answer(200, index.project_page(), {"Content-Type": "application/vnd.pypi.simple.v1+json"})
                 return
-            data = index.wheel(self.path)
+            if self.path == "/simple/links":
+                self._answer(200, index.links_page(), {"Content-Type": "text/html"})
+                return
+            data = None if index.gone else index.wheel(self.path)
             if data is None:
                 self._answer(404, b"")
                 return
