@@ -1,5 +1,6 @@
 """A hook point by itself: TransformerLens's, torch's own ways to attach to it, and what it holds."""
 
+import types
 from typing import Any
 
 import pytest
@@ -65,3 +66,13 @@ def test_an_edit_of_the_scale_of_a_layer_norm_without_gain_or_bias() -> None:
         points["ln_final.hook_scale"].add_hook(lambda activation, hook: activation * 2)
         model(make_tokens())
         torch.testing.assert_close(seen["ln_final.hook_normalized"], before / 2)
+
+
+def test_bound_methods_that_are_no_patched_ones_stay_on_the_instance() -> None:
+    model = make_model(Case("gpt2"))
+    block = model.transformer.h[0]
+    block.count = types.MethodType(lambda self: len(list(self.parameters())), block)
+    kept = vars(block)["count"]
+    with mishformer_lens.instrument(model):
+        assert vars(block)["count"] is kept
+    assert vars(block)["count"] is kept

@@ -66,6 +66,9 @@ class RegistryClient:
     Args:
         settings: pip's settings.
         cache: where a wheel is put while it is read, if the server does not give parts of it.
+
+    Raises:
+        RegistryError: the certificate that pip is set to trust is not there.
     """
 
     def __init__(self, settings: PipSettings, cache: SourceCache) -> None:

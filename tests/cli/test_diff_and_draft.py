@@ -118,3 +118,14 @@ def test_draft_needs_one_source(command: Command) -> None:
     assert command("compat", "draft", "gpt2").code == 2
     assert command("compat", "draft", "gpt2", "4.45.0", "--source", "installed").code == 2
     assert command("compat", "draft", "gpt3", "4.45.0").code == 2
+
+
+def test_a_draft_keeps_how_often_an_anchor_occurs(command: Command, sources: dict[str, str], tmp_path: Path) -> None:
+    path = FAMILIES["gpt_neox"].source_path
+    changed = sources[path].replace("self.act(hidden_states)", "self.activation(hidden_states)")
+    wheel = tmp_path / "new.whl"
+    wheel.write_bytes(make_wheel("5.99.0", sources | {path: changed}))
+    text = command("compat", "draft", "gpt_neox", "--source", str(wheel)).out
+    drafted = namespace(text)["EDITS"]
+    assert not list(failing_edits(changed, drafted))
+    assert [edit.count for edit in drafted["GPTNeoXLayer.forward"] if edit.count > 1] == [2]
