@@ -72,18 +72,25 @@ def _transformer_bridge(model: Any, tokens: torch.Tensor) -> tuple[str, Work, Wo
 
 
 def _nnsight(model: Any, tokens: torch.Tensor) -> tuple[str, Work, Work]:
-    from nnsight import NNsight
+    from nnsight import NNsight, save
 
     traced = NNsight(model)
-    blocks = list(model.transformer.h if model.config.model_type == "gpt2" else model.gpt_neox.layers)
+    blocks = traced.transformer.h if model.config.model_type == "gpt2" else traced.gpt_neox.layers
 
+    # nnsight runs what stands in the context by itself, from its source: nothing may return from there.
+
+    @torch.inference_mode()
     def idle() -> object:
-        with torch.inference_mode(), traced.trace(tokens):
-            return traced.output.save()
+        with traced.trace(tokens):
+            output = save(traced.output)
+        return output
 
+    @torch.inference_mode()
     def everything() -> object:
-        root = traced.transformer.h if model.config.model_type == "gpt2" else traced.gpt_neox.layers
-        with torch.inference_mode(), traced.trace(tokens):
-            return [root[index].output.save() for index in range(len(blocks))]
+        with traced.trace(tokens):
+            outputs = save([])
+            for block in blocks:
+                outputs.append(block.output)
+        return outputs
 
     return "nnsight (block outputs only)", idle, everything
