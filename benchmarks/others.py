@@ -83,7 +83,7 @@ def _nnsight(model: Any, tokens: torch.Tensor) -> tuple[str, Work, Work]:
     def idle() -> object:
         with traced.trace(tokens):
             output = save(traced.output)
-        return output
+        return output  # noqa: RET504 - it is bound by nnsight when the context ends
 
     @torch.inference_mode()
     def everything() -> object:
