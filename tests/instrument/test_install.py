@@ -10,13 +10,8 @@ import transformers
 
 import mishformer_lens
 from mishformer_lens.errors import NotInstrumentedError
-from tests.models import KINDS, Case, make_config, make_model, make_tokens
+from tests.models import Case, make_config, make_model, make_tokens
 from tests.recording import assert_same, hooked, recorded
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture

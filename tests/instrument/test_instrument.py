@@ -1,10 +1,7 @@
 """Putting hook points on a live model, and taking them off again."""
 
-import copy
 import inspect
 import sys
-import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,41 +11,9 @@ from torch import nn
 
 import mishformer_lens
 from mishformer_lens.errors import NotInstrumentedError, UnknownHookError, UnsupportedModelError
+from tests.instrument.live import logits, trace, zero
 from tests.models import HEADS, KINDS, Case, make_config, make_model, make_tokens
 from tests.recording import assert_same, hooked
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def model(kind: str) -> Any:
-    return make_model(Case(kind))
-
-
-def trace(model: nn.Module) -> dict[str, Any]:
-    """Everything about a model that hooking it must give back: classes, attributes, keys, what it looks like."""
-    return {
-        "classes": [type(module) for module in model.modules()],
-        "attributes": [list(vars(module)) for module in model.modules()],
-        "values": [[id(value) for value in vars(module).values()] for module in model.modules()],
-        "state dict": list(model.state_dict()),
-        "pointers": [parameter.data_ptr() for parameter in model.parameters()],
-        "modules": [name for name, _ in model.named_modules()],
-        "repr": repr(model),
-    }
-
-
-@torch.no_grad()
-def logits(model: Any) -> torch.Tensor:
-    result: torch.Tensor = model(make_tokens()).logits
-    return result
-
-
-def zero(activation: torch.Tensor, hook: Any) -> torch.Tensor:
-    return torch.zeros_like(activation)
 
 
 def test_says_what_it_put_on(kind: str, model: Any) -> None:
@@ -178,88 +143,6 @@ def test_a_model_made_afterwards_is_a_plain_one(kind: str, model: Any) -> None:
         assert after[key] == before[key]
 
 
-def test_two_threads_hook_and_run_their_own_models(kind: str) -> None:
-    expected = logits(make_model(Case(kind)))
-    found: dict[int, list[bool]] = {}
-    start = threading.Barrier(2)
-
-    def work(number: int) -> None:
-        model = make_model(Case(kind))
-        start.wait()
-        points = mishformer_lens.instrument(model).hook_points
-        names = ["blocks.0.hook_q_input", "blocks.1.hook_attn_in", f"blocks.{number}.hook_mlp_out"]
-        equal = []
-        for _ in range(20):
-            equal.append(torch.equal(logits(model), expected))
-            for name in names:
-                points[name].add_hook(lambda activation, hook: activation * 0.5)
-            equal.append(not torch.equal(logits(model), expected))
-            for name in names:
-                points[name].remove_hooks()
-        found[number] = equal
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert set(found) == {0, 1}
-    assert all(all(each) for each in found.values())
-
-
-def test_one_hooked_model_runs_on_two_threads(model: Any) -> None:
-    points = mishformer_lens.instrument(model).hook_points
-    # Split inputs travel from the block to its attention: not by way of another thread's pass.
-    edits = {"blocks.0.hook_q_input": lambda activation, hook: activation * 0.5}
-    inputs = [make_tokens(batch, pos) for batch, pos in ((2, 9), (3, 5))]
-    results: dict[int, list[torch.Tensor]] = {0: [], 1: []}
-    with hooked(points, edits), torch.no_grad():
-        expected = [model(each).logits for each in inputs]
-        start = threading.Barrier(2)
-
-        def work(number: int) -> None:
-            start.wait()
-            with torch.no_grad():
-                for _ in range(20):
-                    results[number].append(model(inputs[number]).logits)
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    for number in range(2):
-        assert len(results[number]) == 20
-        assert all(torch.equal(each, expected[number]) for each in results[number])
-
-
-def test_a_hook_acts_while_another_thread_attaches_and_removes_hooks_beside_it(model: Any) -> None:
-    points = mishformer_lens.instrument(model).hook_points
-    found: list[bool] = []
-    before = sys.getswitchinterval()
-    with hooked(points, {"blocks.0.attn.hook_z": zero}):
-        expected = logits(model)
-        stop = threading.Event()
-
-        def toggle() -> None:
-            while not stop.is_set():
-                points["blocks.0.attn.hook_v"].add_hook(lambda activation, hook: None)
-                points["blocks.0.attn.hook_v"].remove_hooks()
-
-        thread = threading.Thread(target=toggle)
-        try:
-            # Else one thread has the interpreter for 5 ms at a time.
-            sys.setswitchinterval(1e-6)
-            thread.start()
-            found.extend(torch.equal(logits(model), expected) for _ in range(50))
-        finally:
-            stop.set()
-            thread.join()
-            sys.setswitchinterval(before)
-    assert len(found) == 50
-    assert all(found)
-
-
 def patched_code_run_by(model: Any) -> set[str]:
     """The names of the patched functions that a forward pass runs."""
     names = set()
@@ -293,78 +176,6 @@ def test_the_source_of_a_hooked_method_is_the_patched_one(model: Any) -> None:
     assert "self.hook_post(" in inspect.getsource(mlp.forward)
     instrumentation.remove()
     assert "hook_post" not in inspect.getsource(mlp.forward)
-
-
-def test_a_deepcopy_is_hooked_by_itself(model: Any) -> None:
-    instrumentation = mishformer_lens.instrument(model)
-    duplicate = copy.deepcopy(model)
-    theirs = mishformer_lens.instrument(duplicate)
-    assert theirs is not instrumentation
-    assert theirs.active
-    assert theirs.model is duplicate.base_model
-    assert list(theirs.hook_points) == list(instrumentation.hook_points)
-    assert not set(map(id, theirs.hook_points.values())) & set(map(id, instrumentation.hook_points.values()))
-    expected = logits(model)
-    assert_same(logits(duplicate), expected)
-    with hooked(theirs.hook_points, {"blocks.0.attn.hook_z": zero}):
-        assert not torch.equal(logits(duplicate), expected)
-        assert_same(logits(model), expected)
-    with hooked(instrumentation.hook_points, {"blocks.0.hook_q_input": zero, "blocks.1.attn.hook_pattern": zero}):
-        assert not torch.equal(logits(model), expected)
-        assert_same(logits(duplicate), expected)
-
-
-def test_hook_points_of_a_deepcopy_are_removed_by_themselves(kind: str, model: Any) -> None:
-    plain = trace(make_model(Case(kind)))
-    instrumentation = mishformer_lens.instrument(model)
-    duplicate = copy.deepcopy(model)
-    mishformer_lens.instrument(duplicate).remove()
-    for key in ("classes", "attributes", "state dict", "modules", "repr"):
-        assert trace(duplicate)[key] == plain[key]
-    assert instrumentation.active
-    again = copy.deepcopy(model)
-    instrumentation.remove()
-    assert mishformer_lens.instrument(again).active
-
-
-def test_save_pretrained_round_trip(kind: str, model: Any, tmp_path: Path) -> None:
-    plain_folder, hooked_folder = tmp_path / "plain", tmp_path / "hooked"
-    model.save_pretrained(plain_folder)
-    # In some releases a GPT-NeoX configuration does not survive the round trip, with or without hooks.
-    expected = logits(type(model).from_pretrained(plain_folder, attn_implementation="eager").eval().to(model.device))
-    mishformer_lens.instrument(model)
-    model.save_pretrained(hooked_folder)
-    for name in ("config.json", "model.safetensors", "generation_config.json"):
-        assert (hooked_folder / name).read_bytes() == (plain_folder / name).read_bytes()
-    loaded = type(model).from_pretrained(hooked_folder, attn_implementation="eager").eval()
-    assert_same(logits(loaded.to(model.device)), expected)
-    points = mishformer_lens.instrument(loaded).hook_points
-    assert list(points) == list(mishformer_lens.instrument(model).hook_points)
-
-
-def test_load_state_dict_of_a_hooked_model(kind: str, model: Any) -> None:
-    expected = logits(model)
-    mishformer_lens.instrument(model)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-    model.load_state_dict(state)
-    assert_same(logits(model), expected)
-
-
-def test_a_pickled_hooked_model_is_a_plain_one(kind: str, model: Any, tmp_path: Path) -> None:
-    plain, expected = trace(model), logits(model)
-    mishformer_lens.instrument(model)
-    torch.save(model, tmp_path / "model.pt")
-    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
-    found = trace(loaded)
-    for key in ("classes", "attributes", "state dict", "modules", "repr"):
-        assert found[key] == plain[key]
-    assert_same(logits(loaded), expected)
-    points = mishformer_lens.instrument(loaded).hook_points
-    with hooked(points, {"blocks.0.hook_mlp_out": zero}):
-        assert not torch.equal(logits(loaded), expected)
 
 
 @pytest.mark.parametrize("head", ["base", "sequence classification", "causal"])

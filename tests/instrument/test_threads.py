@@ -1,0 +1,94 @@
+"""Models hooked and run on several threads."""
+
+import sys
+import threading
+from typing import Any
+
+import torch
+
+import mishformer_lens
+from tests.instrument.live import logits, zero
+from tests.models import Case, make_model, make_tokens
+from tests.recording import hooked
+
+
+def test_two_threads_hook_and_run_their_own_models(kind: str) -> None:
+    expected = logits(make_model(Case(kind)))
+    found: dict[int, list[bool]] = {}
+    start = threading.Barrier(2)
+
+    def work(number: int) -> None:
+        model = make_model(Case(kind))
+        start.wait()
+        points = mishformer_lens.instrument(model).hook_points
+        names = ["blocks.0.hook_q_input", "blocks.1.hook_attn_in", f"blocks.{number}.hook_mlp_out"]
+        equal = []
+        for _ in range(20):
+            equal.append(torch.equal(logits(model), expected))
+            for name in names:
+                points[name].add_hook(lambda activation, hook: activation * 0.5)
+            equal.append(not torch.equal(logits(model), expected))
+            for name in names:
+                points[name].remove_hooks()
+        found[number] = equal
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(found) == {0, 1}
+    assert all(all(each) for each in found.values())
+
+
+def test_one_hooked_model_runs_on_two_threads(model: Any) -> None:
+    points = mishformer_lens.instrument(model).hook_points
+    # Split inputs travel from the block to its attention: not by way of another thread's pass.
+    edits = {"blocks.0.hook_q_input": lambda activation, hook: activation * 0.5}
+    inputs = [make_tokens(batch, pos) for batch, pos in ((2, 9), (3, 5))]
+    results: dict[int, list[torch.Tensor]] = {0: [], 1: []}
+    with hooked(points, edits), torch.no_grad():
+        expected = [model(each).logits for each in inputs]
+        start = threading.Barrier(2)
+
+        def work(number: int) -> None:
+            start.wait()
+            with torch.no_grad():
+                for _ in range(20):
+                    results[number].append(model(inputs[number]).logits)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for number in range(2):
+        assert len(results[number]) == 20
+        assert all(torch.equal(each, expected[number]) for each in results[number])
+
+
+def test_a_hook_acts_while_another_thread_attaches_and_removes_hooks_beside_it(model: Any) -> None:
+    points = mishformer_lens.instrument(model).hook_points
+    found: list[bool] = []
+    before = sys.getswitchinterval()
+    with hooked(points, {"blocks.0.attn.hook_z": zero}):
+        expected = logits(model)
+        stop = threading.Event()
+
+        def toggle() -> None:
+            while not stop.is_set():
+                points["blocks.0.attn.hook_v"].add_hook(lambda activation, hook: None)
+                points["blocks.0.attn.hook_v"].remove_hooks()
+
+        thread = threading.Thread(target=toggle)
+        try:
+            # Else one thread has the interpreter for 5 ms at a time.
+            sys.setswitchinterval(1e-6)
+            thread.start()
+            found.extend(torch.equal(logits(model), expected) for _ in range(50))
+        finally:
+            stop.set()
+            thread.join()
+            sys.setswitchinterval(before)
+    assert len(found) == 50
+    assert all(found)
