@@ -8,15 +8,16 @@ from collections.abc import Iterable
 from typing import Any
 
 DEFAULT_PYTHON = "3.11"
-CHECKS = ("lint", "types", "unit", "demo", "minimums")
+CHECKS = ("lint", "types", "unit", "demo", "minimums", "coverage")
+CELLS = ("grid", "drop-in")
 
 
 def jobs(sessions: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
-    """One job for every check and every cell of the grid, on each Python that the grid has it for."""
+    """One job for every check and every cell, of the hook suite on each Python that the grid has it for."""
     return [
         {"session": session["session"], "python": session["python"] or DEFAULT_PYTHON}
         for session in sessions
-        if session["name"] in CHECKS or any(tag.startswith("grid") for tag in session["tags"])
+        if session["name"] in CHECKS or any(tag.startswith(CELLS) for tag in session["tags"])
     ]
 
 

@@ -13,10 +13,13 @@ def session(name: str, python: str | None, *tags: str) -> dict[str, Any]:
 
 def test_cells_and_checks_become_jobs() -> None:
     listed = [session("test", "3.11", "grid"), session("test-3.12", "3.12", "grid-3.12"), session("lint", None)]
+    listed += [session("drop_in", "3.11", "drop-in"), session("coverage", "3.11")]
     assert jobs(listed) == [
         {"session": "test-3.11", "python": "3.11"},
         {"session": "test-3.12-3.12", "python": "3.12"},
         {"session": "lint", "python": "3.11"},
+        {"session": "drop_in-3.11", "python": "3.11"},
+        {"session": "coverage-3.11", "python": "3.11"},
     ]
 
 
