@@ -198,13 +198,13 @@ class Caching(HookedTransformerBase):
         # Observers cost a fraction of hooks; but hooks are what stays on the model where it is not to be reset.
         hooks, observers = ([], dict(forward)) if reset_hooks_end else (forward, {})
         with contextlib.ExitStack() as context:
+            context.callback(setattr, self, "is_caching", not reset_hooks_end)
             if hooks or backward or clear_contexts:
                 context.enter_context(self.hooks(hooks, backward, reset_hooks_end, clear_contexts))
             context.enter_context(self.instrumentation.observing(observers))
             output = self(*model_args, **model_kwargs)
             if incl_bwd:
                 output.backward()
-        self.is_caching = not reset_hooks_end
         if return_cache_object:
             return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
         return output, cache

@@ -10,7 +10,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 
 from mishformer_lens import HookedTransformer
-from mishformer_lens.errors import EagerFallbackWarning, HookShapeError, UnknownHookError
+from mishformer_lens.errors import EagerFallbackWarning, HookShapeError, TokenizerError, UnknownHookError
 from mishformer_lens.hooked_transformer.transformer_lens_compat import HookedRootModule
 from tests.hooked_transformer.making import make_hf_model, make_model_of
 from tests.hooked_transformer.scenarios import tokens
@@ -182,3 +182,27 @@ def test_a_copy_has_hooks_and_weights_of_its_own(model: HookedTransformer) -> No
     duplicate.blocks[0].attn.W_Q = torch.zeros_like(duplicate.blocks[0].attn.W_Q)
     assert not torch.equal(duplicate(tokens()), plain)
     assert torch.equal(model(tokens()), plain)
+
+
+def test_a_cache_that_is_to_stay_stays_and_any_other_leaves_nothing(model: HookedTransformer) -> None:
+    def is_caching() -> bool:
+        return bool(model.is_caching)
+
+    _, cache = model.run_with_cache(tokens(), return_cache_object=False)
+    before = {name: value.clone() for name, value in cache.items()}
+    assert not is_caching()
+    with pytest.raises(TokenizerError, match="knows 0 to 299"):
+        model.run_with_cache(tokens() + 300)
+    assert not is_caching()
+    assert not any(point.is_active() for point in model.hook_dict.values())
+    model(tokens().flip(0))
+    assert all(torch.equal(cache[name], value) for name, value in before.items())
+
+    _, staying = model.run_with_cache(tokens(), reset_hooks_end=False, return_cache_object=False)
+    assert is_caching()
+    model(tokens()[:, :2])
+    assert staying["blocks.0.hook_resid_pre"].shape[1] == 2
+    model.reset_hooks()
+    assert not is_caching()
+    model(tokens()[:, :1])
+    assert staying["blocks.0.hook_resid_pre"].shape[1] == 2
