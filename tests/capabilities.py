@@ -26,6 +26,21 @@ def takes(family: str, argument: str, head: str = "base") -> bool:
     return argument in inspect.signature(model_class(family, head).forward).parameters
 
 
+def past(model: Any, output: Any) -> dict[str, Any]:
+    """The argument by which ``model`` goes on from the key-value cache of an output.
+
+    It is called ``past_key_values``, and ``cache`` from 5.24 on.
+    """
+    name = "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
+    return {name: output[name]}
+
+
+def key_value_cache(model: Any, output: Any) -> Any:
+    """The key-value cache of an output."""
+    (cache,) = past(model, output).values()
+    return cache
+
+
 def has_rope_parameters() -> bool:
     """Whether ``rope_parameters``, with the base in it, configures rotary embeddings, instead of ``rope_scaling``."""
     return "rope_parameters" in inspect.signature(transformers.GPTNeoXConfig).parameters

@@ -157,11 +157,12 @@ class Running(Tokens):
         if inputs.mask is not None:
             positions = positions_of(inputs.mask)
             arguments |= {"attention_mask": inputs.mask, "position_ids": positions[:, past.length if past else 0 :]}
+        cache = self.instrumentation.variant.cache_argument
         if past is not None:
-            arguments["past_key_values"] = past.for_hugging_face()
+            arguments[cache] = past.for_hugging_face()
         output = self.hf_model(**arguments)
         if past is not None:
-            past.take(output.past_key_values, inputs.own_mask)
+            past.take(output[cache], inputs.own_mask)
         logits: torch.Tensor = output.logits
         return logits
 

@@ -21,6 +21,7 @@ class Variant:
         edits: the edits, by member.
         attention: the attention implementations that its releases offer.
         unsupported: what its releases cannot do, with the reason.
+        cache_argument: how their models call the key-value cache that they take and give.
     """
 
     family: str
@@ -28,6 +29,7 @@ class Variant:
     edits: Edits = dataclasses.field(repr=False)
     attention: tuple[str, ...] = ()
     unsupported: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    cache_argument: str = "past_key_values"
 
     @property
     def first_release(self) -> str:
@@ -84,7 +86,7 @@ class Family:
         names = [info.name for info in pkgutil.iter_modules(package.__path__) if info.name.startswith("v")]
         modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
         found = [
-            Variant(self.name, name, module.EDITS, module.ATTENTION, module.UNSUPPORTED)
+            Variant(self.name, name, module.EDITS, module.ATTENTION, module.UNSUPPORTED, module.CACHE_ARGUMENT)
             for name, module in zip(names, modules, strict=True)
         ]
         return tuple(sorted(found, key=lambda variant: tuple(map(int, variant.first_release.split(".")))))

@@ -137,10 +137,10 @@ def prefill_then_decode(model: Any) -> Any:
     tokens = make_tokens()
     first = model(tokens[:, :4], use_cache=True)
     # A cache object is changed by the next pass.
-    kept = copy.deepcopy(first.past_key_values)
-    second = model(tokens[:, 4:], past_key_values=first.past_key_values, use_cache=True)
-    third = model(tokens[:, :1], past_key_values=second.past_key_values, use_cache=True)
-    return first.logits, kept, second.logits, third.logits, third.past_key_values
+    kept = copy.deepcopy(capabilities.key_value_cache(model, first))
+    second = model(tokens[:, 4:], **capabilities.past(model, first), use_cache=True)
+    third = model(tokens[:, :1], **capabilities.past(model, second), use_cache=True)
+    return first.logits, kept, second.logits, third.logits, capabilities.key_value_cache(model, third)
 
 
 def with_mask(mask: Callable[[], torch.Tensor]) -> Run:
@@ -156,7 +156,7 @@ def with_mask(mask: Callable[[], torch.Tensor]) -> Run:
 def cached_with_padding(model: Any) -> Any:
     tokens, mask = make_tokens(), left_padding()
     first = model(tokens[:, :5], attention_mask=mask[:, :5], use_cache=True)
-    return first.logits, model(tokens[:, 5:], attention_mask=mask, past_key_values=first.past_key_values)
+    return first.logits, model(tokens[:, 5:], attention_mask=mask, **capabilities.past(model, first))
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 
 import mishformer_lens
 from mishformer_lens.errors import EagerFallbackWarning
+from tests import capabilities
 from tests.conformance import stand_in_kernel
 from tests.conformance.conftest import cases
 from tests.conformance.contract import shape, unflagged
@@ -131,7 +132,7 @@ def test_several_new_tokens_with_a_cache_under_a_hooked_pattern(case: Case) -> N
         points = mishformer_lens.instrument(model).hook_points
         first = model(make_tokens()[:, :4], use_cache=True)
         with recorded(points, [f"blocks.{index}.attn.hook_pattern" for index in range(2)]) as values:
-            second = model(make_tokens()[:, 4:], past_key_values=first.past_key_values, use_cache=True)
+            second = model(make_tokens()[:, 4:], **capabilities.past(model, first), use_cache=True)
         found.append([values[f"blocks.{index}.attn.hook_pattern"][0] for index in range(2)] + [second.logits])
     for one, other in zip(*found, strict=True):
         assert_close(one, other, "decoding", **CLOSE)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 import mishformer_lens
+from tests import capabilities
 from tests.conformance.contract import unflagged
 from tests.models import BATCH, D_HEAD, N_HEADS, POS, Case, make_model, make_tokens
 from tests.recording import assert_close, assert_same, hooked, recorded
@@ -20,7 +21,7 @@ def double(activation: torch.Tensor, hook: Any) -> torch.Tensor:
 def decode(model: Any) -> torch.Tensor:
     """Logits of the last positions, computed from a cache of the first ones."""
     first = model(make_tokens()[:, :FIRST], use_cache=True)
-    logits: torch.Tensor = model(make_tokens()[:, FIRST:], past_key_values=first.past_key_values, use_cache=True).logits
+    logits: torch.Tensor = model(make_tokens()[:, FIRST:], **capabilities.past(model, first), use_cache=True).logits
     return logits
 
 
@@ -30,7 +31,7 @@ def test_hooks_see_the_new_positions_and_rot_k_all_keys(case: Case) -> None:
     with torch.no_grad():
         first = model(make_tokens()[:, :FIRST], use_cache=True)
         with recorded(points, unflagged(case.kind)) as values:
-            model(make_tokens()[:, FIRST:], past_key_values=first.past_key_values, use_cache=True)
+            model(make_tokens()[:, FIRST:], **capabilities.past(model, first), use_cache=True)
     new = POS - FIRST
     for name, (value,) in values.items():
         if name.endswith(("hook_attn_scores", "hook_pattern")):
@@ -50,7 +51,7 @@ def test_activations_while_decoding_are_those_of_the_whole_text(float32_case: Ca
             model(make_tokens())
         first = model(make_tokens()[:, :FIRST], use_cache=True)
         with recorded(points, names) as rest:
-            model(make_tokens()[:, FIRST:], past_key_values=first.past_key_values, use_cache=True)
+            model(make_tokens()[:, FIRST:], **capabilities.past(model, first), use_cache=True)
     for name in names:
         (found,), (expected,) = rest[name], whole[name]
         if name.endswith(("hook_attn_scores", "hook_pattern")):
@@ -68,7 +69,7 @@ def test_an_edit_of_keys_and_values_goes_into_the_cache(case: Case) -> None:
         with torch.no_grad():
             with hooked(points, {name: double}):
                 first = model(make_tokens()[:, :FIRST], use_cache=True)
-            second = model(make_tokens()[:, FIRST:], past_key_values=first.past_key_values, use_cache=True)
+            second = model(make_tokens()[:, FIRST:], **capabilities.past(model, first), use_cache=True)
         # No hook is on in the second pass: the edit reaches it by way of the cache alone.
         assert not torch.equal(second.logits, plain), name
 
@@ -92,7 +93,7 @@ def test_an_edit_of_rotated_keys_acts_on_its_own_pass_only(kind: str) -> None:
                 first = model(make_tokens()[:, :FIRST], use_cache=True)
             assert not torch.equal(first.logits, unedited.logits)
             # The last block's keys: what went before is the same, so the cache is.
-            second = model(make_tokens()[:, FIRST:], past_key_values=first.past_key_values, use_cache=True)
+            second = model(make_tokens()[:, FIRST:], **capabilities.past(model, first), use_cache=True)
         assert_same(second.logits, plain)
 
 

@@ -257,7 +257,7 @@ def test_with_a_cache_only_rotated_keys_are_those_of_all_tokens(kind: str, atten
     tokens = make_tokens()
     with torch.no_grad(), recorded(points, [*names, *rotated]) as values:
         first = model(tokens[:, :4], use_cache=True)
-        model(tokens[:, 4:6], past_key_values=first.past_key_values)
+        model(tokens[:, 4:6], **capabilities.past(model, first))
     lengths = {name.rpartition("_")[2] if name in names else name: value[1].shape[1] for name, value in values.items()}
     assert [lengths[part] for part in "qkv"] == [2, 2, 2]
     if rotated:
@@ -286,9 +286,9 @@ def test_an_edit_in_place_reaches_the_cache_or_not(kind: str, attention: str, pa
         activation.mul_(2)
 
     with torch.no_grad():
-        expected = plain(make_tokens(), use_cache=True).past_key_values
+        expected = capabilities.key_value_cache(plain, plain(make_tokens(), use_cache=True))
         with hooked(points, {name: double}):
-            output = run(model, use_cache=True).past_key_values
+            output = capabilities.key_value_cache(model, run(model, use_cache=True))
     if part == "rot_k":
         assert_same(output, expected)
     else:

@@ -10,6 +10,7 @@ from transformers import DynamicCache, TextStreamer
 from mishformer_lens import HookedTransformer
 from mishformer_lens.errors import ForwardArgumentsError, KeyValueCacheError
 from mishformer_lens.hooked_transformer.transformer_lens_compat import KeyValueCache
+from tests import capabilities
 from tests.hooked_transformer.making import TEXTS, make_hf_model, make_model_of
 from tests.hooked_transformer.scenarios import tokens
 
@@ -107,9 +108,9 @@ def test_decoding_with_a_cache_is_what_hugging_face_computes(kind: str, attentio
     past = make() if make is DynamicCache else make.init_cache(model.cfg, model.cfg.device, 2)
     got = [model(tokens()[:, :4], past_kv_cache=past)]
     for place in (4, 5):
-        known = expected[-1].past_key_values
+        known = capabilities.past(plain, expected[-1])
         step = {"attention_mask": torch.ones(2, place + 1, dtype=torch.long), "position_ids": torch.tensor([[place]])}
-        expected.append(plain(tokens()[:, place : place + 1], past_key_values=known, use_cache=True, **step))
+        expected.append(plain(tokens()[:, place : place + 1], **known, use_cache=True, **step))
         got.append(model(tokens()[:, place : place + 1], past_kv_cache=past))
     for ours, theirs in zip(got, expected, strict=True):
         assert torch.equal(ours, theirs.logits)

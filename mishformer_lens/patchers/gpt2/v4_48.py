@@ -2,6 +2,7 @@
 
 from mishformer_lens.patchers.gpt2 import shared, v4_44
 
+CACHE_ARGUMENT = v4_44.CACHE_ARGUMENT
 ATTENTION = v4_44.ATTENTION
 UNSUPPORTED = v4_44.UNSUPPORTED
 

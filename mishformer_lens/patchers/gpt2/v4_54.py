@@ -2,6 +2,7 @@
 
 from mishformer_lens.patchers.gpt2 import shared, v4_48, v4_52
 
+CACHE_ARGUMENT = v4_52.CACHE_ARGUMENT
 ATTENTION = v4_52.ATTENTION
 UNSUPPORTED = v4_48.UNSUPPORTED
 

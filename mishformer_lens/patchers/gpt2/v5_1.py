@@ -2,6 +2,7 @@
 
 from mishformer_lens.patchers.gpt2 import shared, v4_54
 
+CACHE_ARGUMENT = v4_54.CACHE_ARGUMENT
 ATTENTION = v4_54.ATTENTION
 UNSUPPORTED = v4_54.UNSUPPORTED
 

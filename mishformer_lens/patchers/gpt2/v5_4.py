@@ -2,6 +2,7 @@
 
 from mishformer_lens.patchers.gpt2 import shared, v5_1
 
+CACHE_ARGUMENT = v5_1.CACHE_ARGUMENT
 ATTENTION = v5_1.ATTENTION
 UNSUPPORTED = v5_1.UNSUPPORTED
 

@@ -2,6 +2,7 @@
 
 from mishformer_lens.patchers.gpt_neox import shared, v4_49
 
+CACHE_ARGUMENT = v4_49.CACHE_ARGUMENT
 ATTENTION = v4_49.ATTENTION
 UNSUPPORTED = v4_49.UNSUPPORTED
 

@@ -2,6 +2,7 @@
 
 from mishformer_lens.patchers.gpt_neox import shared, v4_49, v4_53
 
+CACHE_ARGUMENT = v4_53.CACHE_ARGUMENT
 ATTENTION = v4_53.ATTENTION
 UNSUPPORTED = v4_53.UNSUPPORTED
 

@@ -1,0 +1,9 @@
+"""GPT-2 as in 5.4, but its models call the key-value cache by another name."""
+
+from mishformer_lens.patchers.gpt2 import v5_4
+
+CACHE_ARGUMENT = "cache"
+ATTENTION = v5_4.ATTENTION
+UNSUPPORTED = v5_4.UNSUPPORTED
+
+EDITS = v5_4.EDITS
