@@ -43,13 +43,6 @@ def cached_bytes(size: str, attention: str) -> int:
     return sum(value.nbytes for value in cache.values())
 
 
-def _forward(size: str, attention: str, _folder: Path) -> Work:
-    model = make(size, attention)
-    # Loads the kernels, which take memory too, and leaves next to nothing in the allocator.
-    workloads.forward(model, tokens(size, model)[:, :2])()
-    return workloads.forward(model, tokens(size, model))
-
-
 def keeping_bytes(work: Work, count: int) -> Work:
     """``work``, and then ``count`` bytes in tensors of 400 kB, written once: what a cache costs by its size alone."""
 
@@ -57,6 +50,13 @@ def keeping_bytes(work: Work, count: int) -> Work:
         return work(), [torch.zeros(100_000) for _ in range(count // 400_000)]
 
     return run
+
+
+def _forward(size: str, attention: str, _folder: Path) -> Work:
+    model = make(size, attention)
+    # Loads the kernels, which take memory too, and leaves next to nothing in the allocator.
+    workloads.forward(model, tokens(size, model)[:, :2])()
+    return workloads.forward(model, tokens(size, model))
 
 
 def _forward_with_cache(size: str, attention: str, _folder: Path) -> Work:
