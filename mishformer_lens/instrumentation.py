@@ -6,7 +6,6 @@ import importlib
 import threading
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,8 @@ from mishformer_lens.live_changes import LiveChanges, make_copyable
 from mishformer_lens.on_demand import AttentionInputs, AttentionScores, HeadResults, HookedLayerNorm
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.contract import HookSpec
-from mishformer_lens.patchers.resolver import resolve
+from mishformer_lens.patchers.installed import Source
+from mishformer_lens.patchers.resolver import resolve_imported
 from mishformer_lens.suggestions import did_you_mean
 
 _RECORD = "_mishformer_lens"
@@ -187,9 +187,9 @@ def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Ins
     if isinstance(existing, Instrumentation):
         return existing
     module = importlib.import_module(family.module_name)
-    path = Path(str(module.__file__))
-    variant = resolve(family, path, allow_unverified).variant
-    built = _built(family.name, variant.name, path)
+    verdict, source = resolve_imported(family, module, allow_unverified)
+    variant = verdict.variant
+    built = _built(family.name, variant.name, source)
     instrumentation = Instrumentation(base, family, variant)
     with contextlib.ExitStack() as on_error:
         on_error.callback(instrumentation._changes.undo)
@@ -226,20 +226,20 @@ def _is_base(part: nn.Module, family: Family) -> bool:
 _lock = threading.Lock()
 
 
-def _built(family: str, variant: str, path: Path) -> BuiltMembers:
+def _built(family: str, variant: str, source: Source) -> BuiltMembers:
     with _lock:
-        return _build(family, variant, path)
+        return _build(family, variant, source)
 
 
 @functools.cache
-def _build(family_name: str, variant_name: str, path: Path) -> BuiltMembers:
+def _build(family_name: str, variant_name: str, source: Source) -> BuiltMembers:
     """The patched members for the imported module of a family, compiled once per process."""
     family = FAMILIES[family_name]
     variant = family.variant(variant_name)
     module = importlib.import_module(family.module_name)
     built = build_members(
         module,
-        patch_source(path.read_text(encoding="utf-8"), variant.edits),
+        patch_source(source.text, variant.edits),
         label=f"mishformer_lens {family_name} {variant_name}",
         drop_decorators=DOCUMENTATION_DECORATORS,
     )

@@ -81,6 +81,46 @@ def replaced_by(
     return None if like is None else _wrapped_otherwise(function, like)
 
 
+def changed_since_import(
+    module: types.ModuleType, code: Mapping[str, tuple[types.CodeType, ...]], members: Collection[str]
+) -> list[str]:
+    """The functions of ``module`` itself that do not run the ``code`` of their source any more, under any decorators.
+
+    Args:
+        code: what :func:`compiled_code` says of the source as it is now.
+        members: the top-level classes and functions to look at.
+
+    Returns:
+        Their qualified names. What was set in a function's place from elsewhere is not among them, see
+        :func:`replaced_by`.
+    """
+    return [
+        name for name, function in _own_functions(module, members) if not is_code(function.__code__, code.get(name, ()))
+    ]
+
+
+def _own_functions(module: types.ModuleType, members: Collection[str]) -> Iterator[tuple[str, Function]]:
+    """The innermost function, with its qualified name, of all members that were defined by the source of ``module``."""
+    for member in members:
+        found = vars(module).get(member)
+        for value in (found, *vars(found).values()) if isinstance(found, type) else (found,):
+            for part in _parts(value):
+                function = _innermost(part)
+                if isinstance(function, Function) and function.__globals__ is vars(module):
+                    name = function.__code__.co_qualname
+                    if name.partition(".")[0] == member and "<" not in name:
+                        yield name, function
+
+
+def _innermost(layer: object) -> object:
+    seen = []
+    function = _unbound(layer)
+    while isinstance(function, Function) and function not in seen and (inside := _inside(function)):
+        seen.append(function)
+        function = _unbound(inside[0])
+    return function
+
+
 def _parts(function: object) -> tuple[object, ...]:
     if isinstance(function, property):
         return tuple(each for each in (function.fget, function.fset, function.fdel) if each is not None)

@@ -10,7 +10,7 @@ import pytest
 
 import mishformer_lens
 from mishformer_lens.patchers import FAMILIES
-from mishformer_lens.patchers.resolver import installed_release
+from mishformer_lens.patchers.installed import installed_release
 from tests.cli.conftest import Command
 
 
