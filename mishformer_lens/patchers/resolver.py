@@ -93,12 +93,16 @@ def judge(family: Family, source: str, release: str) -> Verdict:
     known = table["files"].get(file_hash(source))
     if known is not None:
         return _verified(family, release, *known)
-    members = member_fingerprints(source, {name for variant in family.variants for name in variant.members})
+    members = member_fingerprints(source, _all_members(family))
     for variant in family.variants:
         fingerprint = source_fingerprint({name: members[name] for name in variant.members})
         if fingerprint in table["shapes"].get(variant.name, {}):
             return _verified(family, release, variant.name, fingerprint)
     return _judge_unseen(family, source, release, members)
+
+
+def _all_members(family: Family) -> set[str]:
+    return {name for variant in family.variants for name in variant.members}
 
 
 def _verified(family: Family, release: str, variant: str, fingerprint: str) -> Verdict:
@@ -186,10 +190,7 @@ def judge_readable(family: Family, source: str, release: str) -> Verdict:
     try:
         return judge(family, source, release)
     except (SyntaxError, ValueError) as error:
-        raise SourceUnreadableError(
-            f"the {family.name} source of transformers {release} is not Python ({error}): it is damaged, or for a "
-            "newer Python than this one. Reinstall it: pip install --force-reinstall --no-deps transformers"
-        ) from error
+        raise _not_python(f"the {family.name} source of transformers {release}", error) from error
 
 
 def require(family: Family, source: str, release: str, allow_unverified: bool | None = None) -> Verdict:
@@ -294,21 +295,34 @@ def resolve_imported(
         ResolutionError: see :func:`require`.
     """
     source = source_of(module)
-    verdict = resolve(family, source, allow_unverified)
-    changed = changed_since_import(module, code_of(source), verdict.variant.members)
+    changed = changed_since_import(module, code_of(source), _all_members(family))
     if changed:
         raise SourceChangedError(
             f"{source.path} does not hold the code of {module.__name__} that this process imported: "
             f"{', '.join(changed)} differ(s). transformers was installed anew or edited since, or something rewrites "
             "its code as it is imported. Restart Python, or the notebook's kernel, so that what is installed runs."
         )
-    return verdict, source
+    return resolve(family, source, allow_unverified), source
 
 
 @functools.lru_cache(maxsize=8)
 def code_of(source: Source) -> Mapping[str, tuple[types.CodeType, ...]]:
-    """See :func:`mishformer_lens.engine.compiled_code`; compiled once for each text."""
-    return compiled_code(source.text, source.path)
+    """What the functions of ``source`` compile to, once per process; see :func:`mishformer_lens.engine.compiled_code`.
+
+    Raises:
+        SourceUnreadableError: it is not Python.
+    """
+    try:
+        return compiled_code(source.text, source.path)
+    except (SyntaxError, ValueError) as error:
+        raise _not_python(source.path, error) from error
+
+
+def _not_python(what: str, error: Exception) -> SourceUnreadableError:
+    return SourceUnreadableError(
+        f"{what} is not Python ({error}): it is damaged, or for a newer Python than this one. Reinstall it: "
+        "pip install --force-reinstall --no-deps transformers"
+    )
 
 
 _NO_NUMBER = (10**9,)

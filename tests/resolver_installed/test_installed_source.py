@@ -27,6 +27,7 @@ from mishformer_lens.patchers.resolver import (
     resolve,
     select_by_release,
 )
+from tests.sources import with_another_statement
 
 RELEASE = installed_release()
 
@@ -49,16 +50,6 @@ def variant(family: Family, source: str) -> Variant:
 @pytest.fixture(autouse=True)
 def _no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ALLOW_UNVERIFIED_VARIABLE, raising=False)
-
-
-def with_another_statement(source: str, member: str) -> str:
-    """``source`` with one more statement at the start of the function ``member``."""
-    node = find_member(ast.parse(source), member)
-    assert node is not None
-    first = node.body[1] if ast.get_docstring(node) is not None else node.body[0]
-    lines = source.split("\n")
-    lines.insert(first.lineno - 1, " " * first.col_offset + "unused = None")
-    return "\n".join(lines)
 
 
 def untouched_function(family: Family, source: str) -> str:
