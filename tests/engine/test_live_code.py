@@ -313,9 +313,9 @@ def test_a_source_that_changed_since_it_was_imported_is_noticed_by_member(module
 
 def test_what_was_set_from_elsewhere_does_not_make_a_source_a_changed_one(module: types.ModuleType) -> None:
     foreign = in_package("foreign", "def made(self, x):\n    return x + 1")
-    module.Part.method = module.twice = foreign
-    module.Base = type("Base", (), {"method": foreign})
-    del module.by_condition
+    module.Part.method = foreign
+    vars(module).update(twice=foreign, Base=type("Base", (), {"method": foreign}))
+    del vars(module)["by_condition"]
     assert changed_since_import(module, CODE, ("twice", "Part", "Base", "by_condition")) == []
 
 
