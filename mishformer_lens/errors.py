@@ -93,6 +93,14 @@ class HookShapeError(HookError):
     """A hook returned something that cannot replace the activation it was given."""
 
 
+class HeadResultsError(HookError):
+    """What each head adds cannot be taken from the output projection, or the heads' inputs cannot be projected."""
+
+
+class AttentionKernelError(HookError):
+    """A hook needs attention scores, and what the model's attention kernel computes is not known."""
+
+
 class CheckpointNotFoundError(MishformerLensError):
     """There is no checkpoint at the given place."""
 

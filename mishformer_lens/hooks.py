@@ -112,6 +112,10 @@ class HookPoint(_TransformerLensHookPoint):
             observer(result, self)
         return result
 
+    def forward(self, activation: torch.Tensor) -> torch.Tensor:
+        """A copy of the activation, where an edit of it in place would break or miss the gradient."""
+        return _own_copy(activation) if torch.is_grad_enabled() else activation
+
     def _edited(self, activation: torch.Tensor) -> torch.Tensor:
         result = self._run_hooks(activation)
         if result is not activation and (not isinstance(result, torch.Tensor) or result.shape != activation.shape):
@@ -127,7 +131,7 @@ class HookPoint(_TransformerLensHookPoint):
         ):
             return super().__call__(activation)
         # What torch does for plain forward hooks, without the machinery around it: half the cost of a full cache.
-        result = activation
+        result = self.forward(activation)
         for hook in tuple(self._forward_hooks.values()):
             replaced = hook(self, (activation,), result)
             if replaced is not None:
@@ -138,23 +142,26 @@ class HookPoint(_TransformerLensHookPoint):
         """As calling it, for an activation ``[batch, head_index, pos, d_head]``.
 
         Hooks see ``[batch, pos, head_index, d_head]``. With ``copy``, they work on a copy, so that an edit in place
-        does not reach a cache that holds ``activation``.
+        does not reach a cache that holds ``activation``, nor a later pass that fills it what observers keep.
         """
         if not (self.listening and self.is_active()):
             return activation
         seen = (activation.clone() if copy else activation).transpose(1, 2)
         result = self(seen)
-        return activation if result is seen and not copy else _laid_out_like(activation, result.transpose(1, 2))
+        return _laid_out_like(activation, result.transpose(1, 2)) if self.may_edit() else activation
 
     def for_batch(self, activation: torch.Tensor, batch: int) -> torch.Tensor:
         """As calling it, for an activation ``[1, pos, d_model]`` that hooks see as ``[batch, pos, d_model]``."""
         if not self.is_active():
             return activation
-        return self(activation.expand(batch, -1, -1).clone())
+        result = self(activation.expand(batch, -1, -1).clone())
+        return result if self.may_edit() else activation
 
     def copied(self, activation: torch.Tensor) -> torch.Tensor:
-        """As calling it, on a copy: an edit, in place or not, does not reach the other users of ``activation``."""
-        return self(activation.clone()) if self.is_active() else activation
+        """As calling it; an edit, in place or not, does not reach the other users of ``activation``."""
+        if not self.is_active():
+            return activation
+        return self(activation.clone() if self.may_edit() else activation)
 
 
 class HookGroup:
@@ -184,6 +191,11 @@ class HookGroup:
     def is_active(self) -> bool:
         """Whether any of them has a hook."""
         return self.listening and any(hook.is_active() for hook in self.hooks)
+
+
+def _own_copy(activation: torch.Tensor) -> torch.Tensor:
+    """A copy with the strides of ``activation``, on which the bits of later products may depend."""
+    return activation.new_empty_strided(activation.shape, activation.stride()).copy_(activation)
 
 
 def _laid_out_like(activation: torch.Tensor, result: torch.Tensor) -> torch.Tensor:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from mishformer_lens.attention_scores import AttentionScores
 from mishformer_lens.engine import BuiltMembers, build_members, patch_source
 from mishformer_lens.errors import NotInstrumentedError, UnknownHookError, UnsupportedModelError
 from mishformer_lens.hooks import HookGroup, HookPoint, Observer
 from mishformer_lens.live_changes import LiveChanges, make_copyable
-from mishformer_lens.on_demand import AttentionInputs, AttentionScores, HeadResults, HookedLayerNorm
+from mishformer_lens.on_demand import AttentionInputs, HeadResults, HookedLayerNorm
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.contract import HookSpec
 from mishformer_lens.patchers.resolver import resolve
@@ -301,8 +302,7 @@ def _attach_block(instrumentation: Instrumentation, built: BuiltMembers, index: 
     hooks = _add_hooks(
         instrumentation, f"blocks.{index}.", _specs_of(family, instrumentation.model), {"": block, **parts}
     )
-    n_heads = int(instrumentation.model.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
-    inputs = AttentionInputs(hooks, n_heads, family.qkv_layout)
+    inputs = AttentionInputs(hooks, parts["attn"], family)
     called = {name: _called_from(name, hooks) for name in ("", "attn", "mlp")}
     # The block takes these hook points' activation, the attention projects it.
     called["attn"] += inputs.hooks
@@ -312,7 +312,7 @@ def _attach_block(instrumentation: Instrumentation, built: BuiltMembers, index: 
     changes.set_attribute(parts["attn"], "attention_inputs", inputs)
     scores = AttentionScores(hooks["attn.hook_attn_scores"], hooks["attn.hook_pattern"])
     changes.set_attribute(parts["attn"], "attention_scores", scores)
-    changes.set_attribute(parts["attn"], "head_results", HeadResults(hooks["attn.hook_result"], n_heads))
+    changes.set_attribute(parts["attn"], "head_results", HeadResults(hooks["attn.hook_result"], parts["attn"], family))
 
 
 def _called_from(owner: str, hooks: Mapping[str, HookPoint]) -> tuple[HookPoint, ...]:

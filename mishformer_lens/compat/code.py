@@ -13,6 +13,7 @@ _COMMON = (
     "engine/*.py",
     "hooks.py",
     "on_demand.py",
+    "attention_scores.py",
     "live_changes.py",
     "instrumentation.py",
 )
