@@ -112,26 +112,54 @@ class HookPoint(_TransformerLensHookPoint):
             observer(result, self)
         return result
 
+    def changed(self, activation: torch.Tensor) -> torch.Tensor | None:
+        """As calling it, for an activation that the model does not compute itself: what the hooks made of it.
+
+        They work on a copy. None where they left it as it was, and no backward hook waits for its gradient.
+
+        Raises:
+            HookShapeError: as calling it.
+        """
+        if not self.may_edit():
+            self(activation)
+            return None
+        seen = activation.clone()
+        countable = not (
+            seen.is_inference() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        )
+        version = seen._version if countable else -1
+        result = self._checked(seen, self._run_hooks(seen))
+        for observer in self._observers:
+            observer(result, self)
+        return None if countable and result is seen and seen._version == version else result
+
     def forward(self, activation: torch.Tensor) -> torch.Tensor:
-        """A copy of the activation, where an edit of it in place would break or miss the gradient."""
-        return _own_copy(activation) if torch.is_grad_enabled() else activation
+        """What the hooks get: a copy, where an edit in place would not have the right gradient."""
+        return _own_copy(activation) if activation.requires_grad and torch.is_grad_enabled() else activation
 
     def _edited(self, activation: torch.Tensor) -> torch.Tensor:
-        result = self._run_hooks(activation)
+        # Where torch runs the hooks, it calls forward itself.
+        seen = activation if self._needs_torch() else self.forward(activation)
+        return self._checked(activation, self._run_hooks(seen))
+
+    def _checked(self, activation: torch.Tensor, result: Any) -> torch.Tensor:
         if result is not activation and (not isinstance(result, torch.Tensor) or result.shape != activation.shape):
             raise _shape_error(self.name, activation, result)
         return _laid_out_like(activation, result)
 
-    def _run_hooks(self, activation: torch.Tensor) -> Any:
-        if (
+    def _needs_torch(self) -> bool:
+        return bool(
             self._backward_hooks
             or self._forward_pre_hooks
             or self._backward_pre_hooks
             or self._forward_hooks_with_kwargs
-        ):
+        )
+
+    def _run_hooks(self, activation: torch.Tensor) -> Any:
+        if self._needs_torch():
             return super().__call__(activation)
         # What torch does for plain forward hooks, without the machinery around it: half the cost of a full cache.
-        result = self.forward(activation)
+        result = activation
         for hook in tuple(self._forward_hooks.values()):
             replaced = hook(self, (activation,), result)
             if replaced is not None:

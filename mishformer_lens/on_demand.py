@@ -56,10 +56,9 @@ class HookedLayerNorm(nn.LayerNorm):
             # The kernel has no gradient for it.
             variance = torch.var(x, -1, correction=0, keepdim=True)
             scale = _value_with_gradient(scale, (variance + self.eps).sqrt())
-        if not self.hook_scale.may_edit():
-            self.hook_scale(scale)
+        edited = self.hook_scale.changed(scale)
+        if edited is None:
             return output
-        edited = self.hook_scale(scale.clone())
         normalized = (x - x.mean(-1, keepdim=True)) / edited
         if self.weight is not None:
             normalized = normalized * self.weight
@@ -109,12 +108,9 @@ class HeadResults:
             output = projection(z)
             by_head = weight.unflatten(0, (-1, self.d_head))
             results = torch.einsum("bphd,hdm->bphm", z.unflatten(-1, (-1, self.d_head)), by_head)
-        if not self.hook_result.may_edit():
-            self.hook_result(results)
-            return output
-        edited = self.hook_result(results.clone())
+        edited = self.hook_result.changed(results)
         # Exact where nothing was edited, for subtracting a positive zero changes no bit.
-        return output - (results - edited).sum(-2)
+        return output if edited is None else output - (results - edited).sum(-2)
 
 
 def _weight(projection: nn.Module, z: torch.Tensor) -> torch.Tensor | None:
