@@ -85,3 +85,8 @@ def supports_static_cache(family: str) -> bool:
     Up to 4.52 another flag declared it: GPT-2 refuses it there, and GPT-NeoX fails with a shape error of its own.
     """
     return bool(getattr(model_class(family, "causal"), "_can_compile_fullgraph", False))
+
+
+def prunes_heads(family: str) -> bool:
+    """Whether a model can be made smaller by whole heads: ``prune_heads`` went away in 5.0."""
+    return "prune_heads" in dir(model_class(family, "base"))
