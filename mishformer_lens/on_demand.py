@@ -5,7 +5,7 @@ observer gets what it wants from what was computed, or from the weights: the mod
 """
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import einops
 import torch
@@ -16,6 +16,9 @@ from transformers.pytorch_utils import Conv1D
 from mishformer_lens.errors import HeadResultsError
 from mishformer_lens.hooks import HookGroup, HookPoint
 from mishformer_lens.patchers import Family
+
+if TYPE_CHECKING:
+    from mishformer_lens.lending import Place
 
 
 class HookedLayerNorm(nn.LayerNorm):
@@ -84,12 +87,13 @@ class HeadResults:
     The output bias is not part of it.
 
     Args:
-        attention: the live attention, whose heads count.
+        attention: where the live attention stands, whose heads count.
     """
 
-    def __init__(self, hook_result: HookPoint, attention: nn.Module, family: Family) -> None:
+    def __init__(self, hook_result: HookPoint, attention: "Place", family: Family) -> None:
         self.hook_result = hook_result
-        self.d_head = _head_size(attention, family)
+        self.attention = attention
+        self.family = family
 
     def project(self, projection: nn.Module, z: torch.Tensor) -> torch.Tensor:
         """``projection(z)`` for ``z`` ``[batch, pos, head_index * d_head]``, with what hooks change of a head's part.
@@ -101,13 +105,14 @@ class HeadResults:
         """
         if not (self.hook_result.listening and self.hook_result.is_active()):
             return projection(z)  # type: ignore[no-any-return]
+        d_head = _head_size(self.attention, self.family)
         weight = _weight(projection, z)
         if weight is None:
-            output, results = _linear_parts(projection, z, self.d_head)
+            output, results = _linear_parts(projection, z, d_head)
         else:
             output = projection(z)
-            by_head = weight.unflatten(0, (-1, self.d_head))
-            results = torch.einsum("bphd,hdm->bphm", z.unflatten(-1, (-1, self.d_head)), by_head)
+            by_head = weight.unflatten(0, (-1, d_head))
+            results = torch.einsum("bphd,hdm->bphm", z.unflatten(-1, (-1, d_head)), by_head)
         edited = self.hook_result.changed(results)
         # Exact where nothing was edited, for subtracting a positive zero changes no bit.
         return output if edited is None else output - (results - edited).sum(-2)
@@ -191,10 +196,10 @@ class AttentionInputs(HookGroup):
     The block and its attention share one of these: the block hands over the residual stream, the attention projects it.
 
     Args:
-        attention: the live attention, whose heads count.
+        attention: where the live attention stands, whose heads count.
     """
 
-    def __init__(self, hooks: dict[str, HookPoint], attention: nn.Module, family: Family) -> None:
+    def __init__(self, hooks: dict[str, HookPoint], attention: "Place", family: Family) -> None:
         self.hook_attn_in = hooks["hook_attn_in"]
         self.split = HookGroup(hooks["hook_q_input"], hooks["hook_k_input"], hooks["hook_v_input"])
         super().__init__(self.hook_attn_in, *self.split.hooks)
@@ -202,7 +207,7 @@ class AttentionInputs(HookGroup):
         self.family = family
 
     def _edits(self) -> bool:
-        return self.listening and any(hook.may_edit() for hook in self.hooks)
+        return self.listening and any(hook.may_edit() and hook.is_active() for hook in self.hooks)
 
     def normalize(self, layer_norm: nn.Module, residual: torch.Tensor) -> torch.Tensor:
         """``layer_norm(residual)``; where hooks may edit, normalise each head's copy and keep it for :meth:`project`."""
@@ -257,11 +262,12 @@ class AttentionInputs(HookGroup):
         return torch.diagonal(split, dim1=2, dim2=3).movedim(-1, 2)
 
 
-def _head_size(attention: nn.Module, family: Family) -> int:
-    return int(getattr(attention, family.head_size))
+def _head_size(attention: "Place", family: Family) -> int:
+    return int(getattr(attention.module, family.head_size))
 
 
-def _number_of_heads(attention: Any, family: Family) -> int:
+def _number_of_heads(attention: "Place", family: Family) -> int:
+    module: Any = attention.module
     if family.n_heads is not None:
-        return int(getattr(attention, family.n_heads))
-    return int(attention.config.hidden_size) // _head_size(attention, family)
+        return int(getattr(module, family.n_heads))
+    return int(module.config.hidden_size) // _head_size(attention, family)

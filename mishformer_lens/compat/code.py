@@ -14,7 +14,9 @@ _COMMON = (
     "hooks.py",
     "on_demand.py",
     "attention_scores.py",
-    "live_changes.py",
+    "lending.py",
+    "lent_classes.py",
+    "patched_classes.py",
     "instrumentation.py",
 )
 
