@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mishformer_lens.lending import Place
 
 
+_PRECISE = (torch.float32, torch.float64)
+
+
 class HookedLayerNorm(nn.LayerNorm):
     """What is mixed into a live ``nn.LayerNorm`` to give it ``hook_scale`` and ``hook_normalized``.
 
@@ -34,25 +37,21 @@ class HookedLayerNorm(nn.LayerNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name for it
         inherited: Any = super().forward
-        if not (self.hook_scale.listening and self.hook_scale.is_active()):
+        if not self.hook_scale.is_active():
             output = inherited(input)
         elif inherited.__func__ is nn.LayerNorm.forward:
             # What torch's own forward comes to. The kernel has the scale at hand.
-            output, _, inverse = torch.native_layer_norm(
-                input, self.normalized_shape, self.weight, self.bias, self.eps
-            )
+            output, _, inverse = torch.native_layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
             output = self._with_scale(input, output, inverse)
         else:
             output = self._with_scale(input, inherited(input), None)
         return self.hook_normalized(output) if self.hook_normalized.listening else output
 
-    def _with_scale(
-        self, activation: torch.Tensor, output: torch.Tensor, inverse: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _with_scale(self, activation: torch.Tensor, output: torch.Tensor, inverse: torch.Tensor | None) -> torch.Tensor:
         """The output as the hooks on the scale leave it: bit by bit the same where they leave the scale."""
         # TransformerLens, too, computes the scale in float32 at least.
-        x = activation if activation.dtype == torch.float64 else activation.float()
-        if inverse is None or inverse.dtype != x.dtype:
+        x = activation if activation.dtype in _PRECISE else activation.float()
+        if inverse is None or inverse.dtype not in _PRECISE:
             inverse = torch.native_layer_norm(x, self.normalized_shape, None, None, self.eps)[2]
         scale = inverse.reciprocal()
         if _may_be_differentiated():
@@ -166,9 +165,7 @@ def _linear_parts(projection: nn.Module, z: torch.Tensor, d_head: int) -> tuple[
     return (output, results) if with_gradient else (output.detach(), results.detach())
 
 
-def _products(
-    output: torch.Tensor, z: torch.Tensor, d_head: int, with_gradient: bool
-) -> torch.Tensor | None:
+def _products(output: torch.Tensor, z: torch.Tensor, d_head: int, with_gradient: bool) -> torch.Tensor | None:
     """Every head's part of ``z`` times the derivative of ``output`` by ``z``; None if that depends on ``z``."""
     direction = torch.zeros_like(output, requires_grad=True)
     # Linear in the direction, so that its own derivative is the product with the transposed matrix's transpose.
@@ -179,9 +176,7 @@ def _products(
     for begin in range(0, z.shape[-1], d_head):
         alone = torch.zeros_like(z)
         alone[..., begin : begin + d_head] = z[..., begin : begin + d_head]
-        (product,) = torch.autograd.grad(
-            pulled, direction, alone, retain_graph=True, create_graph=with_gradient
-        )
+        (product,) = torch.autograd.grad(pulled, direction, alone, retain_graph=True, create_graph=with_gradient)
         products.append(product)
     return torch.stack(products, -2)
 

@@ -220,7 +220,9 @@ def test_flash_attention_on_several_texts_in_one_row() -> None:
     q, k, v = (each.transpose(1, 2) for each in states(7, 7, batch=1))
     positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
     found = scores().like_flash(q, k, v, None, 7, True, position_ids=positions)
-    apart = [scores().like_flash(q[:, s], k[:, s], v[:, s], None, s.stop - s.start, True) for s in (slice(0, 3), slice(3, 7))]
+    apart = [
+        scores().like_flash(q[:, s], k[:, s], v[:, s], None, s.stop - s.start, True) for s in (slice(0, 3), slice(3, 7))
+    ]
     assert_close(found, torch.cat(apart, 1), "packed", rtol=1e-10, atol=1e-12)
     # One text that does not begin at 0 is one text.
     assert_close(
