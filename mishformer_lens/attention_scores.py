@@ -199,7 +199,7 @@ def _by_interface(
     position_ids: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What ``interface``, an attention function of transformers, would have given: ``[batch, pos, head_index, d_head]``.
+    """What an attention function of transformers would have given: ``[batch, pos, head_index, d_head]``.
 
     No weights come with it, as none come from a kernel.
     """
@@ -230,8 +230,8 @@ def _by_interface(
     else:
         raise AttentionKernelError(
             f"hook_attn_scores or hook_pattern has a hook, and the attention function of {name!r} is "
-            f"{interface.__module__}.{getattr(interface, '__qualname__', interface)}. What it computes is not known, so "
-            "nothing can stand in for it. Take the hook off, or choose attn_implementation='eager'."
+            f"{interface.__module__}.{getattr(interface, '__qualname__', interface)}. What it computes is not known, "
+            "so nothing can stand in for it. Take the hook off, or choose attn_implementation='eager'."
         )
     return output.transpose(1, 2).contiguous(), None
 

@@ -24,6 +24,7 @@ from mishformer_lens.patchers.installed import Source
 from mishformer_lens.patchers.resolver import resolve_imported
 from mishformer_lens.suggestions import did_you_mean
 
+
 class HookPoints(Mapping[str, HookPoint]):
     """The hook points of a live model by TransformerLens's names, in the order in which they fire.
 

@@ -205,7 +205,7 @@ class AttentionInputs(HookGroup):
         return self.listening and any(hook.may_edit() and hook.is_active() for hook in self.hooks)
 
     def normalize(self, layer_norm: nn.Module, residual: torch.Tensor) -> torch.Tensor:
-        """``layer_norm(residual)``; where hooks may edit, normalise each head's copy and keep it for :meth:`project`."""
+        """``layer_norm(residual)``; where hooks may edit, normalise each head's copy, for :meth:`project`."""
         if not (self.listening and self.is_active()):
             return layer_norm(residual)  # type: ignore[no-any-return]
         n_heads = _number_of_heads(self.attention, self.family)

@@ -107,3 +107,8 @@ def window_reach(sliding_window: int) -> int:
     """How many keys before its own flash attention lets a query see: up to 4.55 one more than in later releases."""
     library = importlib.import_module("transformers.modeling_flash_attention_utils")
     return sliding_window - 1 if "sliding_window - 1" in inspect.getsource(library) else sliding_window
+
+
+def kernels_scale_by_layer() -> bool:
+    """Whether GPT-2 tells its kernels by what to scale: in older releases only eager attention scales by the layer."""
+    return "scaling=self.scaling" in inspect.getsource(modeling_module("gpt2"))

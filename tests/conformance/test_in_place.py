@@ -1,5 +1,4 @@
-"""Hooks that edit in place, with gradients on: every hook point takes it, and the gradient is that of the same edit made
-out of place."""
+"""Hooks that edit in place, with gradients on: the gradient is that of the same edit made out of place."""
 
 from typing import Any
 
@@ -118,9 +117,9 @@ def test_what_an_edit_in_place_was_made_of_stays(kind: str) -> None:
     later = "blocks.1.hook_resid_pre"
     with instrumentation.caching(["blocks.0.hook_resid_post"]) as expected:
         model(make_tokens())
-    with instrumentation.caching(["blocks.0.hook_resid_post"]) as found:
-        with hooked(instrumentation.hook_points, {later: zeroed_in_place}):
-            model(make_tokens())
+    edited = hooked(instrumentation.hook_points, {later: zeroed_in_place})
+    with edited, instrumentation.caching(["blocks.0.hook_resid_post"]) as found:
+        model(make_tokens())
     assert_same(found, expected)
 
 
