@@ -203,13 +203,14 @@ def _by_interface(
 
     No weights come with it, as none come from a kernel.
     """
-    name = str(module.config._attn_implementation)
+    name, function = str(module.config._attn_implementation), _function(interface)
     _refuse(others)
-    if name.startswith("flash_attention"):
-        causal = module.is_causal if is_causal is None or not _reads_is_causal(interface) else is_causal
-        heads_last = (each.transpose(1, 2) for each in (query, key, value))
+    if name.startswith("flash_attention") or function.__module__ == "transformers.integrations.flash_attention":
+        causal = module.is_causal if is_causal is None or not _reads_is_causal(function) else is_causal
         output = scores.like_flash(
-            *heads_last,
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
             attention_mask,
             query.shape[-2],
             causal,
@@ -219,18 +220,18 @@ def _by_interface(
             sliding_window=sliding_window,
         )
         return output, None
-    if name == "sdpa" and _is_own(interface):
+    if name == "sdpa" and _is_own(function):
         causal = is_causal
         if causal is None:
-            causal = bool(module.is_causal) if _asks_module(interface) else True
+            causal = bool(module.is_causal) if _asks_module(function) else True
         causal = causal and attention_mask is None and query.shape[-2] > 1
         output = scores.like_sdpa(query, key, value, attention_mask, dropout, causal, scaling)
-    elif name == "flex_attention" and _is_own(interface):
+    elif name == "flex_attention" and _is_own(function):
         output = scores.like_flex(query, key, value, attention_mask, scaling)
     else:
         raise AttentionKernelError(
             f"hook_attn_scores or hook_pattern has a hook, and the attention function of {name!r} is "
-            f"{interface.__module__}.{getattr(interface, '__qualname__', interface)}. What it computes is not known, "
+            f"{function.__module__}.{function.__qualname__}. What it computes is not known, "
             "so nothing can stand in for it. Take the hook off, or choose attn_implementation='eager'."
         )
     return output.transpose(1, 2).contiguous(), None
@@ -254,9 +255,10 @@ def _by_type(
     query, key = query.to(value.dtype), key.to(value.dtype)
     dropout = attention_dropout if training else 0.0
     if attention_type == "flash_attention_2":
-        heads_last = (each.transpose(1, 2) for each in (query, key, value))
         output = scores.like_flash(
-            *heads_last,
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
             attention_mask,
             query.shape[-2],
             True,
@@ -292,9 +294,17 @@ def _refuse(arguments: Mapping[str, Any]) -> None:
         )
 
 
-def _is_own(interface: Kernel) -> bool:
+def _function(interface: Any) -> Any:
+    """The function inside of what binds arguments of it, as kernels from the hub are registered."""
+    while isinstance(interface, functools.partial):
+        interface = interface.func
+    # A callable object is described by its class.
+    return interface if hasattr(interface, "__qualname__") else type(interface)
+
+
+def _is_own(function: Any) -> bool:
     """Whether an attention function is transformers' own, and nobody put another in its place."""
-    return str(interface.__module__).startswith("transformers.")
+    return str(function.__module__).startswith("transformers.")
 
 
 @functools.cache

@@ -181,7 +181,13 @@ def _products(output: torch.Tensor, z: torch.Tensor, d_head: int, with_gradient:
     return torch.stack(products, -2)
 
 
-_pending = threading.local()
+class _Pending(threading.local):
+    """What a block hands over to its attention, in its own thread."""
+
+    inputs: list[torch.Tensor] | None = None
+
+
+_pending = _Pending()
 
 
 class AttentionInputs(HookGroup):
@@ -228,11 +234,17 @@ class AttentionInputs(HookGroup):
         Either way ``[batch, pos, 3 * head_index * d_head]``.
 
         Raises:
-            HeadResultsError: the projection gives something else than heads' queries, keys and values.
+            HeadResultsError: the projection gives something else than heads' queries, keys and values, or the attention
+                was not called by its block.
         """
         if not self._edits():
             return projection(normalized)  # type: ignore[no-any-return]
         inputs, _pending.inputs = _pending.inputs, None
+        if inputs is None:
+            raise HeadResultsError(
+                "an attention was called outside of its block, which makes the inputs that hook_attn_in, hook_q_input, "
+                "hook_k_input and hook_v_input are about. Call the block, or take their hooks off."
+            )
         outputs: list[torch.Tensor] = []
         for index, each in enumerate(inputs):
             outputs.append(outputs[0] if index and each is inputs[0] else projection(each))

@@ -49,7 +49,7 @@ def run(model: Any, embeddings: torch.Tensor) -> dict[str, torch.Tensor]:
     output = model(inputs_embeds=source, labels=make_tokens())
     output.loss.backward()
     gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
-    return {"logits": output.logits.detach(), "source": source.grad, **gradients}  # type: ignore[dict-item]
+    return {"logits": output.logits.detach(), "source": source.grad, **gradients}
 
 
 def compare(model: Any, name: str, in_place: Any, out_of_place: Any, points: Any) -> None:

@@ -211,7 +211,7 @@ def test_flash_attention_aligned_at_the_upper_left(queries: int, keys: int) -> N
     arguments = {"is_causal": True, "use_top_left_mask": True}
     found = scores().flash(stand_in_kernel.flash_attention_forward)(q, k, v, None, queries, **arguments)
     expected = torch.nn.functional.scaled_dot_product_attention(
-        *(each.transpose(1, 2) for each in (q, k, v)), is_causal=queries > 1
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=queries > 1
     )
     assert_close(found.transpose(1, 2), expected, "flash", rtol=1e-10, atol=1e-12)
 
@@ -237,6 +237,8 @@ def test_flash_attention_on_several_texts_in_one_row() -> None:
 @pytest.mark.parametrize("argument", ["softcap", "s_aux", "cu_seq_lens_q", "position_bias"])
 def test_arguments_that_are_not_known_are_refused(argument: str) -> None:
     q, k, v = (each.transpose(1, 2) for each in states(5, 5))
+    given: dict[str, Any] = {argument: 1.0}
     with pytest.raises(AttentionKernelError, match=f"called with {argument}, .*Take the hook off"):
-        scores().like_flash(q, k, v, None, 5, True, **{argument: 1.0})
-    scores().like_flash(q, k, v, None, 5, True, **{argument: None})
+        scores().like_flash(q, k, v, None, 5, True, **given)
+    given = {argument: None}
+    scores().like_flash(q, k, v, None, 5, True, **given)

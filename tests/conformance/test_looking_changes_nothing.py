@@ -319,3 +319,23 @@ def test_a_projection_cut_to_fewer_heads_by_hand() -> None:
         pytest.raises(HeadResultsError, match="gives 48 numbers, where 4 heads have 96"),
     ):
         model(make_tokens())
+
+
+def test_an_attention_without_its_block_has_no_inputs_to_edit(kind: str) -> None:
+    model = make_model(Case(kind))
+    instrumentation = mishformer_lens.instrument(model)
+    attention = getattr(first_block(model), "attn", None) or first_block(model).attention
+    arguments: dict[str, Any] = {}
+    handle = attention.register_forward_pre_hook(
+        lambda module, args, kwargs: arguments.update(args=args, kwargs=kwargs), with_kwargs=True
+    )
+    model(make_tokens(), use_cache=False)
+    handle.remove()
+    name = "blocks.0.hook_q_input"
+    with instrumentation.caching([name]):
+        attention(*arguments["args"], **arguments["kwargs"])
+    with (
+        hooked(instrumentation.hook_points, {name: lambda activation, hook: activation}),
+        pytest.raises(HeadResultsError, match="outside of its block"),
+    ):
+        attention(*arguments["args"], **arguments["kwargs"])
