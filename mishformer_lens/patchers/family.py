@@ -55,12 +55,12 @@ class Family:
         components: TransformerLens's name of a part to HuggingFace's: ``blocks`` and ``ln_final`` seen from the base
             model, the others from a block.
         embedding_hooks, block_hooks, final_hooks: the hook points, in the order in which they fire.
-        head_size: the attention's attribute that has the width of a head.
-        n_heads: the attention's attribute that has the number of heads. None where it has none in some releases, and
-            as many as the model's width has room for.
         qkv_layout: the order of the fused query, key and value projection's outputs, as an einops axis.
         parallel_switch: the configuration field that tells whether attention and MLP read the same residual stream;
             such blocks have no ``hook_resid_mid``. None where no model of the family does.
+        head_size: the attention's attribute that has the width of a head.
+        n_heads: the attention's attribute that has the number of heads. None where it has none in some releases, and
+            as many as the model's width has room for.
     """
 
     name: str
@@ -69,10 +69,10 @@ class Family:
     embedding_hooks: tuple[HookSpec, ...]
     block_hooks: tuple[HookSpec, ...]
     final_hooks: tuple[HookSpec, ...]
-    head_size: str
-    n_heads: str | None
     qkv_layout: str
     parallel_switch: str | None = None
+    head_size: str = "head_dim"
+    n_heads: str | None = None
 
     @property
     def module_name(self) -> str:

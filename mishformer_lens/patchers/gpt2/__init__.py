@@ -17,7 +17,7 @@ FAMILY = Family(
     embedding_hooks=(contract.EMBED, contract.POS_EMBED),
     block_hooks=(*contract.BEFORE_ATTENTION, *contract.ATTENTION, contract.RESID_MID, *contract.AFTER_ATTENTION),
     final_hooks=contract.FINAL,
+    qkv_layout="part head d_head",
     head_size="head_dim",
     n_heads="num_heads",
-    qkv_layout="part head d_head",
 )

@@ -23,8 +23,8 @@ FAMILY = Family(
         *contract.AFTER_ATTENTION,
     ),
     final_hooks=contract.FINAL,
-    head_size="head_size",
-    n_heads=None,
     qkv_layout="head part d_head",
     parallel_switch="use_parallel_residual",
+    head_size="head_size",
+    n_heads=None,
 )
