@@ -63,6 +63,11 @@ class Place:
         self._lent: LentClass | None = None
         self._links: Links | None = None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a pass is in the module."""
+        return bool(self._passes)
+
     def require(self) -> None:
         """Refuse hooks that would never fire.
 

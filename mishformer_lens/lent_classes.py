@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PLACE = "_mishformer_lens"
 """The attribute of a lent module that says which place it has."""
 
+_IS_LENT = "_mishformer_lens_lent"
+
 
 @dataclasses.dataclass(frozen=True)
 class LentClass:
@@ -50,6 +52,8 @@ def make(original: type, bases: tuple[type, ...], methods: Mapping[str, object])
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
+        "__new__": _creating(original),
+        _IS_LENT: True,
         "__call__": _calling(original),
         "__reduce_ex__": _reducing(original),
         **methods,
@@ -88,6 +92,14 @@ def _stems_from(value: object, name: str, cls: type) -> bool:
 def unwrapped(function: Any) -> Any:
     """What is inside of all wrappers around ``function``."""
     return inspect.unwrap(function) if callable(function) else function
+
+
+def _creating(original: Any) -> Callable[..., Any]:
+    def __new__(cls: type, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        """What other code makes of ``type(module)`` while the module is lent its class is of the module's own."""
+        return original(*args, **kwargs) if _IS_LENT in vars(cls) else original.__new__(cls)
+
+    return __new__
 
 
 def _calling(original: Any) -> Callable[..., Any]:
@@ -132,14 +144,17 @@ def _reducing(original: type) -> Callable[..., Any]:
 
 
 def checkpointing_switch() -> property:
-    """A block's ``gradient_checkpointing``: off while the block is lent.
+    """A block's ``gradient_checkpointing``: off in the passes of a block that is lent.
 
     A block that is computed again in backward would meet its hooks a second time, or no more.
     """
 
     def read(self: Any) -> bool:
         asked = bool(vars(self).get("gradient_checkpointing", False))
-        if asked and self.training:
+        place: Place | None = vars(self).get(PLACE)
+        if not asked or place is None or not (place.is_running or torch.compiler.is_compiling()):
+            return asked
+        if self.training:
             warn_of_checkpointing()
         return False
 

@@ -126,3 +126,23 @@ def test_checkpointing_can_be_switched_while_hooks_are_on(kind: str) -> None:
     passes = mlp_passes(model)
     loss(model).backward()
     assert [len(each) for each in passes] == [2, 2]
+
+
+def test_what_others_read_says_that_a_listening_model_is_checkpointed(kind: str) -> None:
+    plain, model = training(kind, False), training(kind, False)
+
+    def switches(each: Any) -> list[bool]:
+        found = [getattr(module, "gradient_checkpointing", None) for module in each.modules()]
+        return [switch for switch in found if switch is not None]
+
+    with mishformer_lens.instrument(model).caching():
+        assert switches(model) == switches(plain)
+        assert any(switches(model))
+        with warned():
+            loss(model)
+        assert switches(model) == switches(plain)
+        for module in model.modules():
+            if "gradient_checkpointing" in vars(module):
+                module.gradient_checkpointing = False
+        assert not any(switches(model))
+        loss(model)

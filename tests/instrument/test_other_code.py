@@ -346,6 +346,17 @@ def test_a_class_between_with_a_forward_of_its_own_is_refused(model: Any) -> Non
     assert type(mlp) is Quiet
 
 
+def test_a_model_made_of_the_class_of_one_that_is_listening_is_a_plain_one(kind: str, model: Any) -> None:
+    plain = trace(make_model(Case(kind)))["classes"]
+    instrumentation = mishformer_lens.instrument(model)
+    with instrumentation.caching():
+        base: Any = type(model.base_model)(model.config)
+        assert [type(module) for module in base.modules()] == plain[1 : 1 + len(list(base.modules()))]
+        with mishformer_lens.instrument(base).caching() as cache:
+            base(make_tokens().to(base.device))
+    assert len(cache) == len(instrumentation.unflagged_names)
+
+
 # --- removal, while a pass runs
 
 
