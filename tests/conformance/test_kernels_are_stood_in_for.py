@@ -103,9 +103,13 @@ def test_a_sliding_window_counts_for_the_kernels_that_heed_it(case: Case) -> Non
         pytest.skip("this release hands its kernels no arguments of the caller's")
     if case.attention == "flash_attention_2" and capabilities.window_reach(3) != 2:
         pytest.skip("this release's windows are one key wider than their name says")
-    cache = assert_looking_changes_rounding_only(build(case), sliding_window=3)
+    model = build(case)
+    cache = assert_looking_changes_rounding_only(model, sliding_window=3)
+    # Some releases' blocks keep it from the kernel.
+    heeded = not torch.allclose(model(make_tokens()).logits, model(make_tokens(), sliding_window=3).logits)
     outside = torch.ones(POS, POS, dtype=torch.bool, device=DEVICE).tril(-3)
-    assert bool(cache[LOOKS[0]][..., outside].any()) == (case.attention == "sdpa")
+    assert bool(cache[LOOKS[0]][..., outside].any()) != heeded
+    assert not (heeded and case.attention == "sdpa")
 
 
 def test_scaling_that_a_kernel_does_not_know_of() -> None:

@@ -339,3 +339,22 @@ def test_an_attention_without_its_block_has_no_inputs_to_edit(kind: str) -> None
         pytest.raises(HeadResultsError, match="outside of its block"),
     ):
         attention(*arguments["args"], **arguments["kwargs"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_layer_norm_whose_scale_is_looked_at_gives_the_same_bits(dtype: torch.dtype) -> None:
+    plain, model = make_model(Case("gpt2", dtype=dtype)), make_model(Case("gpt2", dtype=dtype))
+    instrumentation = mishformer_lens.instrument(model)
+    x = torch.randn(BATCH, POS, D_MODEL, generator=torch.Generator().manual_seed(0)).to(DEVICE, dtype)
+    found = []
+    for norm, names in ((plain.transformer.ln_f, []), (model.transformer.ln_f, ["ln_final.hook_scale"])):
+        source = x.clone().requires_grad_()
+        with instrumentation.caching(names) as cache:
+            output = norm(source)
+        output.square().sum().backward()
+        found.append((output.detach(), source.grad, norm.weight.grad, norm.bias.grad))
+    assert_same(found[1], found[0])
+    scale = cache["ln_final.hook_scale"]
+    assert scale.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    definition = (x.double().var(-1, correction=0, keepdim=True) + plain.transformer.ln_f.eps).sqrt()
+    assert_close(scale.double(), definition, "scale", rtol=1e-6, atol=1e-6)
