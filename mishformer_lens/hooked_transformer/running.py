@@ -111,6 +111,9 @@ class Running(Tokens):
         if tokens is not None and not loss_per_token and self._loss_is_hugging_face_s():
             inputs = inputs._replace(labels=_labels(tokens, inputs.own_mask))
         inputs = inputs._replace(kept=range(layers.start, n_layers))
+        if not inputs.kept:
+            # Nothing attends any more.
+            inputs = inputs._replace(mask=None)
         with contextlib.ExitStack() as context:
             if stop_at_layer is not None:
                 context.enter_context(stop_before(self._module_at(stop_at_layer)))
@@ -195,11 +198,14 @@ class Running(Tokens):
             positions = positions_of(inputs.mask)
             arguments |= {"attention_mask": inputs.mask, "position_ids": positions[:, past.length if past else 0 :]}
         variant = self.instrumentation.variant
-        if past is not None:
+        if not inputs.kept:
+            # Keys and values of no layer: some releases do not expect that.
+            arguments["use_cache"] = False
+        elif past is not None:
             arguments["use_cache"] = True
             arguments[variant.cache_argument] = past.for_hugging_face(variant.cache_by_place, inputs.kept)
         output = self.hf_model(**arguments)
-        if past is not None:
+        if past is not None and inputs.kept:
             past.take(output[variant.cache_argument], inputs.own_mask)
         return output.logits, None if inputs.labels is None else output.loss
 
