@@ -37,6 +37,11 @@ class AttentionCall:
                 f"attention_mask has shape {list(self.mask.shape)}; it must be [batch, {offset + keys.shape[1]}], for "
                 f"{offset} keys of before and {keys.shape[1]} new ones."
             )
+        if queries.shape[1] != keys.shape[1]:
+            raise ForwardArgumentsError(
+                f"there are {queries.shape[1]} queries after {offset} earlier keys, and {keys.shape[1]} new keys. Each new "
+                "position needs one of both."
+            )
         rotary = _rotary_of(attention)
         if rotary is not None:
             queries = attention.hook_rot_q(self._rotated(queries, rotary, offset))

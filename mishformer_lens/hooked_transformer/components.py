@@ -277,7 +277,7 @@ class Attention(Component):
 
         Args:
             query_input: ``[batch, pos, d_model]``, or one for each head, ``[batch, pos, head_index, d_model]``: normalised
-                already. ``key_input`` and ``value_input`` alike, with a ``pos`` of their own.
+                already. ``key_input`` and ``value_input`` alike.
             past_kv_cache_entry: an entry of TransformerLens's key-value cache, to which keys and values are added.
             additive_attention_mask: added to the scores, ``[batch, 1, 1, key_pos]``.
             attention_mask: 1 for tokens, 0 for padding, ``[batch, past + pos]``.
