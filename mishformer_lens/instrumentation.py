@@ -4,7 +4,6 @@ import contextlib
 import copy
 import functools
 import importlib
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.contract import HookSpec
 from mishformer_lens.patchers.resolver import resolve
 from mishformer_lens.suggestions import did_you_mean
+
 
 class HookPoints(Mapping[str, HookPoint]):
     """The hook points of a live model by TransformerLens's names, in the order in which they fire.

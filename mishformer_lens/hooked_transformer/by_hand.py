@@ -65,7 +65,9 @@ class AttentionCall:
     def _seen(self, scores: torch.Tensor) -> torch.Tensor:
         """Which keys a query sees, ``[batch or 1, 1, query_pos, key_pos]``."""
         n_queries, n_keys = scores.shape[-2:]
-        seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device).tril(n_keys - n_queries)[None, None]
+        seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device).tril(n_keys - n_queries)[
+            None, None
+        ]
         return seen if self.mask is None else seen & self.mask[:, None, None, :].bool()
 
     def _rotated(self, heads: torch.Tensor, rotary: nn.Module, offset: int) -> torch.Tensor:

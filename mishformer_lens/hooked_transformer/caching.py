@@ -90,8 +90,10 @@ class Caching(HookedTransformerBase):
 
     def _check_name(self, name: str) -> None:
         if name in self.mod_dict and name not in self.hook_dict:
-            raise NotAHookPointError(f"{name!r} is a part of the model and no hook point. Its hook points: "
-                f"{', '.join(each for each in self.hook_dict if each.startswith(f'{name}.')) or 'none'}.")
+            raise NotAHookPointError(
+                f"{name!r} is a part of the model and no hook point. Its hook points: "
+                f"{', '.join(each for each in self.hook_dict if each.startswith(f'{name}.')) or 'none'}."
+            )
         self.hook_dict[name]
 
     def _live_names(self) -> list[str]:

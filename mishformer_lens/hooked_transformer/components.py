@@ -71,9 +71,7 @@ class View:
         is_bias: whether it is the module's bias, which the module may lack.
     """
 
-    def __init__(
-        self, read: Callable[[Any, str], torch.Tensor], module: str = "module", is_bias: bool = False
-    ) -> None:
+    def __init__(self, read: Callable[[Any, str], torch.Tensor], module: str = "module", is_bias: bool = False) -> None:
         self._read = read
         self._module = module
         self._is_bias = is_bias
@@ -299,9 +297,7 @@ class MLP(Component):
     W_out = View(lambda self, name: matrix_of(self.output, name), "output")
     b_out = View(lambda self, name: bias_of(self.output, name), "output", is_bias=True)
 
-    def __init__(
-        self, name: str, hook_points: Mapping[str, HookPoint], block: Place, layout: Layout, mlp: str
-    ) -> None:
+    def __init__(self, name: str, hook_points: Mapping[str, HookPoint], block: Place, layout: Layout, mlp: str) -> None:
         super().__init__(name, hook_points)
         self._block = block
         self._layout = layout

@@ -110,7 +110,11 @@ class Loading(Processing):
                 )
             step, options["revision"] = checkpoint_revision(name, checkpoint_index, checkpoint_value)
         if hf_model is None or tokenizer is None:
-            _check_folder(name, options.get("subfolder", ""), needed=hf_model is None and not options.keys() & {"config", "gguf_file"})
+            _check_folder(
+                name,
+                options.get("subfolder", ""),
+                needed=hf_model is None and not options.keys() & {"config", "gguf_file"},
+            )
         if hf_model is None:
             hf_model = _load_model(name, options, dtype, first_n_layers, n_devices)
             # Those that are dispatched or quantized were put where they belong; some refuse to be moved.

@@ -127,7 +127,9 @@ def test_an_additive_mask(model: HookedTransformer) -> None:
     attn = model.blocks[1].attn
     got = attn(given, given, given, additive_attention_mask=additive)[1]
     torch.testing.assert_close(got, attn(given, given, given)[1], rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(attn(given, given, given, additive_attention_mask=additive)[0], attn(given, given, given)[0])
+    assert not torch.allclose(
+        attn(given, given, given, additive_attention_mask=additive)[0], attn(given, given, given)[0]
+    )
 
 
 def test_gradients_reach_the_weights(model: HookedTransformer) -> None:

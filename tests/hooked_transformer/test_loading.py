@@ -90,7 +90,9 @@ def test_a_folder_inside_the_folder(kind: str, tokenizer: Any, tmp_path: Path) -
         HookedTransformer.from_pretrained(tmp_path, device="cpu")
 
 
-def test_arguments_for_files_reach_model_configuration_and_tokenizer(kind: str, tokenizer: Any, monkeypatch: Any) -> None:
+def test_arguments_for_files_reach_model_configuration_and_tokenizer(
+    kind: str, tokenizer: Any, monkeypatch: Any
+) -> None:
     given = {
         "revision": "main",
         "token": "abc",
@@ -130,7 +132,7 @@ def test_a_quantized_model_stays_where_it_was_put(kind: str, tokenizer: Any, mon
     def refuse(*_: Any, **__: Any) -> None:
         raise ValueError("`.to` is not supported for quantized models")
 
-    def load(_: str, **options: Any) -> Any:  # noqa: ARG001
+    def load(_: str, **options: Any) -> Any:
         hf_model = make_hf_model(kind)
         hf_model.hf_quantizer = object()  # as transformers notes it
         hf_model.to = refuse

@@ -119,9 +119,7 @@ def test_a_mask_of_another_width_is_refused(kind: str, width: int) -> None:
     residual = model(tokens()[:, 4:], past_kv_cache=past, stop_at_layer=1)
     for error in (ForwardArgumentsError, AssertionError):
         with pytest.raises(error, match=rf"shape \[2, {width}\]; it must be \[2, 3\]"):
-            model(
-                residual, start_at_layer=1, attention_mask=torch.ones(2, width, dtype=torch.long), past_kv_cache=past
-            )
+            model(residual, start_at_layer=1, attention_mask=torch.ones(2, width, dtype=torch.long), past_kv_cache=past)
     with pytest.raises(ForwardArgumentsError, match="must be"):
         model(tokens()[:, 4:], attention_mask=torch.ones(2, 7, dtype=torch.long), past_kv_cache=past)
     with pytest.raises(ForwardArgumentsError, match="must be"):
@@ -157,5 +155,7 @@ def test_positional_embeddings_of_padding_are_zero_by_hand(tokenizer: Any) -> No
 @needs_reference
 def test_positional_embeddings_by_hand_are_transformer_lens_s(tokenizer: Any) -> None:
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
-    ours, theirs = (make("gpt2", tokenizer).pos_embed(tokens()[:, :5], 0, mask) for make in (make_model_of, make_reference))
+    ours, theirs = (
+        make("gpt2", tokenizer).pos_embed(tokens()[:, :5], 0, mask) for make in (make_model_of, make_reference)
+    )
     assert torch.equal(ours, theirs)

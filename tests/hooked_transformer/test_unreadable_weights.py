@@ -57,7 +57,7 @@ class StandIn(torch.Tensor):
     """As torchao: a tensor that says it is of floats, and holds whole numbers and a scale."""
 
     @staticmethod
-    def __new__(cls, weight: torch.Tensor) -> "StandIn":
+    def __new__(cls: Any, weight: torch.Tensor) -> "StandIn":
         made: StandIn = torch.Tensor._make_wrapper_subclass(cls, weight.shape, dtype=weight.dtype)  # type: ignore[attr-defined]
         made.scale = weight.abs().max() / 127
         made.numbers = (weight / made.scale).round().to(torch.int8)
@@ -70,7 +70,7 @@ class StandIn(torch.Tensor):
         return self.numbers.to(self.dtype) * self.scale
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG003
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is torch.ops.aten.detach.default:
             return args[0]
         plain = [each.dequantized() if isinstance(each, StandIn) else each for each in args]

@@ -197,7 +197,7 @@ def test_state_dict_has_hugging_face_s_names(model: HookedTransformer) -> None:
 
 def test_what_does_not_fit_is_reported_by_the_names_that_were_used(model: HookedTransformer) -> None:
     whole = model.hf_model.state_dict()
-    first, last = list(whole)[0], list(whole)[-2]
+    first, last = next(iter(whole)), list(whole)[-2]
     given = {name: value for name, value in whole.items() if name != first} | {"nonsense": torch.zeros(1)}
     result = model.load_state_dict(given, strict=False)
     assert result.missing_keys == [first]
@@ -243,7 +243,7 @@ def test_safetensors_saves_and_loads_it(model: HookedTransformer, tmp_path: Path
     contents = safetensors.torch.load_file(file)
     safetensors.torch.save_file(contents | {"nonsense": torch.zeros(1)}, file)
     assert list(safetensors.torch.load_model(model, file, strict=False)[1]) == ["nonsense"]
-    with pytest.raises(RuntimeError, match='Unexpected key.*"nonsense"'):
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"nonsense"'):
         safetensors.torch.load_model(model, file)
 
 
