@@ -39,8 +39,8 @@ class AttentionCall:
             )
         if queries.shape[1] != keys.shape[1]:
             raise ForwardArgumentsError(
-                f"there are {queries.shape[1]} queries after {offset} earlier keys, and {keys.shape[1]} new keys. Each new "
-                "position needs one of both."
+                f"there are {queries.shape[1]} queries after {offset} earlier keys, and {keys.shape[1]} new keys. Each "
+                "new position needs one of both."
             )
         rotary = _rotary_of(attention)
         if rotary is not None:

@@ -274,8 +274,8 @@ class Attention(Component):
         three: the same within rounding, without dropout. The hooks of this attention see it.
 
         Args:
-            query_input: ``[batch, pos, d_model]``, or one for each head, ``[batch, pos, head_index, d_model]``: normalised
-                already. ``key_input`` and ``value_input`` alike.
+            query_input: ``[batch, pos, d_model]``, or one for each head, ``[batch, pos, head_index, d_model]``:
+                normalised already. ``key_input`` and ``value_input`` alike.
             past_kv_cache_entry: an entry of TransformerLens's key-value cache, to which keys and values are added.
             additive_attention_mask: added to the scores, ``[batch, 1, 1, key_pos]``.
             attention_mask: 1 for tokens, 0 for padding, ``[batch, past + pos]``.

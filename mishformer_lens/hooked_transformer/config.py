@@ -100,7 +100,7 @@ class HookedTransformerConfig:
         return vars(self)
 
     def take_over(self, seen: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-        """Set the fields that the model has changed since ``before``; others keep what somebody may have set them to."""
+        """Set the fields that the model has changed since ``before``; others keep what somebody may have set."""
         for name, value in seen.items():
             if value != before[name]:
                 setattr(self, name, value)

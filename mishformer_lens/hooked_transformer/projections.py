@@ -70,14 +70,14 @@ def check_assignable(module: nn.Module, kind: str, name: str) -> None:
 
 
 def d_out_of(module: nn.Module) -> int | None:
-    """How many numbers a projection gives, also where its weight cannot be read; None for an unknown kind of module."""
+    """How many numbers a projection gives, also where its weight cannot be read; None for an unknown module."""
     if isinstance(module, nn.Linear):
         return module.out_features
-    return int(module.nf) if isinstance(module, Conv1D) else None  # type: ignore[arg-type]
+    return int(module.nf) if isinstance(module, Conv1D) else None
 
 
 def d_in_of(module: nn.Module) -> int | None:
-    """How many numbers a projection takes, also where its weight cannot be read; None for an unknown kind of module."""
+    """How many numbers a projection takes, also where its weight cannot be read; None for an unknown module."""
     if isinstance(module, nn.Linear):
         return module.in_features
     return int(module.weight.shape[0]) if isinstance(module, Conv1D) else None
@@ -164,5 +164,5 @@ def _shape(module: Any, kind: str) -> tuple[int, ...]:
     if kind == "bias":
         return (int(module.nf if isinstance(module, Conv1D) else module.out_features),)
     if isinstance(module, Conv1D):
-        return int(module.weight.shape[0]), int(module.nf)  # type: ignore[arg-type]
+        return int(module.weight.shape[0]), int(module.nf)
     return module.out_features, module.in_features

@@ -169,8 +169,8 @@ class Running(Tokens):
             return _Inputs(tokens, embeddings, attention_mask[:, past.length :], attention_mask)
         if attention_mask.shape != shape:
             raise ForwardArgumentsError(
-                f"attention_mask has shape {list(attention_mask.shape)}; it must be {list(shape)}, as the input's batch "
-                "and positions are. Of a cache's positions the cache itself knows the mask."
+                f"attention_mask has shape {list(attention_mask.shape)}; it must be {list(shape)}, as the input's "
+                "batch and positions are. Of a cache's positions the cache itself knows the mask."
             )
         whole = attention_mask if past is None else past.extend_mask(attention_mask)
         return _Inputs(tokens, embeddings, attention_mask, whole)

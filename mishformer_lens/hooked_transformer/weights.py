@@ -38,8 +38,8 @@ class Weights(HookedTransformerBase):
         shapes = sorted({tuple(each.shape) for each in weights})
         if len(shapes) > 1:
             raise UnreadableWeightError(
-                f"{weight} differs in shape from layer to layer, {' and '.join(map(str, shapes))}, as after pruning, so "
-                f"that there is no stack of all. Read model.blocks[i].{component}.{weight}."
+                f"{weight} differs in shape from layer to layer, {' and '.join(map(str, shapes))}, as after pruning, "
+                f"so that there is no stack of all. Read model.blocks[i].{component}.{weight}."
             )
         return torch.stack(weights)
 

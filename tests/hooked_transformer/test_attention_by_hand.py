@@ -99,7 +99,8 @@ def test_values_of_another_stream(model: HookedTransformer) -> None:
 
 def _value_bias(attn: Any) -> torch.Tensor:
     # The pattern's rows add up to 1, so that values which are a bias alone are passed on as they are.
-    return torch.einsum("hd,hdm->m", attn.b_V, attn.W_O) + attn.b_O
+    bias: torch.Tensor = torch.einsum("hd,hdm->m", attn.b_V, attn.W_O) + attn.b_O
+    return bias
 
 
 def test_an_entry_of_a_cache_is_read_and_extended(model: HookedTransformer) -> None:

@@ -93,7 +93,7 @@ def test_a_folder_inside_the_folder(kind: str, tokenizer: Any, tmp_path: Path) -
 def test_arguments_for_files_reach_model_configuration_and_tokenizer(
     kind: str, tokenizer: Any, monkeypatch: Any
 ) -> None:
-    given = {
+    given: dict[str, Any] = {
         "revision": "main",
         "token": "abc",
         "cache_dir": "somewhere",

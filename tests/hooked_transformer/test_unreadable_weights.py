@@ -24,7 +24,7 @@ class PackedLinear(nn.Linear):
     """As bitsandbytes in 4 bits: a Linear whose weight is a column of bytes, two numbers in each."""
 
     def __init__(self, matrix: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__(*matrix.shape, bias=bias is not None)
+        super().__init__(matrix.shape[0], matrix.shape[1], bias=bias is not None)
         self.scale = matrix.abs().max() / 7
         numbers = (matrix.T / self.scale).round().clamp(-7, 7).to(torch.int16) + 8
         packed = (numbers.flatten()[::2] * 16 + numbers.flatten()[1::2]).to(torch.uint8)
@@ -43,7 +43,7 @@ class BytesLinear(nn.Linear):
     """As bitsandbytes in 8 bits: a Linear whose weight has the right shape, of whole numbers."""
 
     def __init__(self, matrix: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__(*matrix.shape, bias=bias is not None)
+        super().__init__(matrix.shape[0], matrix.shape[1], bias=bias is not None)
         self.scale = matrix.abs().max() / 127
         self.weight = nn.Parameter((matrix.T / self.scale).round().to(torch.int8), requires_grad=False)
         if bias is not None:
@@ -58,7 +58,7 @@ class StandIn(torch.Tensor):
 
     @staticmethod
     def __new__(cls: Any, weight: torch.Tensor) -> "StandIn":
-        made: StandIn = torch.Tensor._make_wrapper_subclass(cls, weight.shape, dtype=weight.dtype)  # type: ignore[attr-defined]
+        made: StandIn = torch.Tensor._make_wrapper_subclass(cls, weight.shape, dtype=weight.dtype)
         made.scale = weight.abs().max() / 127
         made.numbers = (weight / made.scale).round().to(torch.int8)
         return made
@@ -70,16 +70,16 @@ class StandIn(torch.Tensor):
         return self.numbers.to(self.dtype) * self.scale
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is torch.ops.aten.detach.default:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override] # torch's own is a placeholder
+        if func is torch.ops.aten.detach.default:
             return args[0]
         plain = [each.dequantized() if isinstance(each, StandIn) else each for each in args]
-        return function(*plain, **(kwargs or {}))
+        return func(*plain, **(kwargs or {}))
 
 
 class StandInLinear(nn.Linear):
     def __init__(self, matrix: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__(*matrix.shape, bias=bias is not None)
+        super().__init__(matrix.shape[0], matrix.shape[1], bias=bias is not None)
         self.weight = nn.Parameter(StandIn(matrix.T.contiguous()), requires_grad=False)
         if bias is not None:
             self.bias = nn.Parameter(bias.clone())
