@@ -84,7 +84,8 @@ class Caching(HookedTransformerBase):
                 f"names_filter is a {type(names).__name__}; it must be a hook name, a list of them, a function or None."
             )
         chosen = [name for name in self._live_names() if names is None or names(name)]
-        off = {name for name, flag in self._flags.items() if not getattr(self.cfg, flag)}
+        cfg = self.cfg
+        off = {name for name, flag in self._flags.items() if not getattr(cfg, flag)}
         unflagged = [name for name in chosen if name.split(".", 2)[-1] not in off]
         return unflagged or chosen
 

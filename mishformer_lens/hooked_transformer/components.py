@@ -43,7 +43,12 @@ class Place:
     @property
     def module(self) -> Any:
         """The module that is there now."""
-        return self.model.get_submodule(self.path)
+        module: Any = self.model
+        for name in self.path.split("."):
+            # What get_submodule() does, at a fifth of its price; a wrapper's own way to its parts is the other branch.
+            inner = module._modules.get(name)
+            module = getattr(module, name) if inner is None else inner
+        return module
 
     def inside(self, path: str) -> "Place":
         """A place further in."""

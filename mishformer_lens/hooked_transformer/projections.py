@@ -64,8 +64,8 @@ def check_assignable(module: nn.Module, kind: str, name: str) -> None:
     """
     if module._parameters.get(kind) is None:
         raise UnreadableWeightError(
-            f"{name} cannot be assigned: the {kind} of this {type(module).__name__} is no parameter of it, but computed "
-            "from others. Assign to those, or remove the parametrization first."
+            f"{name} cannot be assigned: the {kind} of this {type(module).__name__} is no parameter of it, but "
+            "computed from others. Assign to those, or remove the parametrization first."
         )
 
 

@@ -69,6 +69,9 @@ class Tokens(HookedTransformerBase):
                 f"prepend_bos is {prepend_bos!r} and padding_side is {padding_side!r}; they must be True, False or "
                 "None, and 'left', 'right' or None."
             )
+        if prepend_bos is None and padding_side is None:
+            yield  # nothing to override
+            return
         with utils.LocallyOverridenDefaults(self, prepend_bos=prepend_bos, padding_side=padding_side):
             yield
 
