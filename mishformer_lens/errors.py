@@ -1,7 +1,8 @@
 """Every error that this library raises on purpose.
 
 Each message says what was found, what was needed and what to do next. Catch :class:`MishformerLensError` to catch
-them all.
+them all. Those that the drop-in raises where TransformerLens's ``HookedTransformer`` raises an ``AssertionError``,
+``KeyError``, ``ValueError`` or ``IndexError`` are that as well, so that a program written for it catches them.
 """
 
 
@@ -65,7 +66,7 @@ class ModifiedSourceError(ResolutionError):
     """The source of a verified release was changed on this machine."""
 
 
-class UnsupportedModelError(MishformerLensError):
+class UnsupportedModelError(MishformerLensError, ValueError):
     """The model is of no family that this library has variants for."""
 
 
@@ -97,8 +98,12 @@ class HookError(MishformerLensError):
     """A hook cannot be attached, or did something that it must not."""
 
 
-class UnknownHookError(HookError):
+class UnknownHookError(HookError, KeyError):
     """No hook point has that name."""
+
+    def __str__(self) -> str:
+        # KeyError's own shows the message's repr: in quotes, with \n for a new line.
+        return Exception.__str__(self)
 
 
 class UnknownHookAttributeError(UnknownHookError, AttributeError):
@@ -121,12 +126,12 @@ class AttentionKernelError(HookError):
     """A hook needs attention scores, and what the model's attention kernel computes is not known."""
 
 
-class CheckpointNotFoundError(MishformerLensError):
+class CheckpointNotFoundError(MishformerLensError, AssertionError, ValueError):
     """There is no checkpoint at the given place."""
 
 
-class TokenizerError(MishformerLensError):
-    """Text was given, but there is no tokenizer for it, or tokens are out of its range."""
+class TokenizerError(MishformerLensError, AssertionError, ValueError):
+    """Text was given, but there is no tokenizer for it, or tokens are of a wrong form or out of its range."""
 
 
 class SourceError(MishformerLensError):
@@ -169,13 +174,33 @@ class MissingDependencyError(MishformerLensError):
     """Something optional is asked for, and the package that it needs is not installed."""
 
 
-class ForwardArgumentsError(MishformerLensError):
+class ForwardArgumentsError(MishformerLensError, AssertionError, ValueError):
     """The arguments of a forward pass do not go together, or make no sense for the model."""
 
 
-class KeyValueCacheError(MishformerLensError):
+class KeyValueCacheError(MishformerLensError, AssertionError, TypeError):
     """What was given as a key-value cache is none."""
 
 
-class ProcessingError(MishformerLensError):
+class ProcessingError(MishformerLensError, AssertionError, ValueError):
     """The weights cannot be processed, or brought back, in this way."""
+
+
+class TokensOutOfRangeError(TokenizerError, IndexError):
+    """Tokens are given that the model has no embedding of."""
+
+
+class NotAHookPointError(UnknownHookError, AssertionError):
+    """The name is that of a part of the model, and no hook point's."""
+
+
+class NamesFilterError(UnknownHookError, AssertionError, ValueError):
+    """What was given to choose hook points is no name, list of names or function."""
+
+
+class UnknownArgumentError(ForwardArgumentsError, TypeError):
+    """There is no argument of that name."""
+
+
+class UnreadableWeightError(MishformerLensError):
+    """A weight is quantized, offloaded or held by a wrapper, so that its numbers cannot be looked at in place."""

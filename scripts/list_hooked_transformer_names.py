@@ -34,20 +34,26 @@ NOTES = {
     "W_pos": "GPT-2 only, as there.",
     "W_E_pos": "GPT-2 only, as there.",
     "b_U": "Zeros where the model has no such bias; assign to `unembed.b_U` to give it one.",
-    "add_hook": "An unknown name is an `UnknownHookError` with a suggestion instead of a `KeyError`.",
+    "add_hook": "An unknown name is an `UnknownHookError`, a `KeyError` with a suggestion.",
     "cfg": "The same fields on every release of TransformerLens; changing a size changes no computation.",
-    "blocks": "A tuple of views with `attn`, `mlp`, `ln1`, `ln2`, their weights and hooks; no registered modules.",
+    "blocks": "A tuple of views with `attn`, `mlp`, `ln1`, `ln2`, as many as the model has now; no registered modules.",
     "embed": "A view with `W_E`; callable.",
     "pos_embed": "A view with `W_pos`; callable. GPT-2 only, as there.",
+    "hook_pos_embed": "For padding, HuggingFace's embedding of position 0; there zeros. Nothing else depends on it.",
+    "get_residual": "No hook fires.",
+    "loss_fn": "`forward` returns HuggingFace's own mean, equal within rounding, unless this is overridden.",
+    "load_state_dict": "HuggingFace's names.",
     "unembed": "A view with `W_U` and `b_U`; callable.",
     "ln_final": "A view with `w`, `b`, `eps` and its hook points; callable. Folded, it has `w` 1 and `b` 0.",
     "forward": (
-        "Also takes token embeddings. Masked scores are the lowest number of the dtype, as in HuggingFace, not `-inf`. "
-        "A TransformerLens key-value cache holds GPT-NeoX's keys rotated; to add to one, run all layers."
+        "Bit by bit HuggingFace's default call, and its `labels=` loss. Also takes token embeddings. Masked scores are "
+        "the lowest number of the dtype, as in HuggingFace, not `-inf`. A TransformerLens key-value cache holds "
+        "GPT-NeoX's keys rotated; to add to one, run all layers."
     ),
     "generate": (
         "HuggingFace's generation: the same distribution, other random draws for a seed. Several texts are padded on "
-        "the left by default. Also takes what HuggingFace's `generate` takes, as `streamer=`."
+        "the left by default. Also takes what HuggingFace's `generate` takes, as `logits_processor=`; other names are "
+        "refused."
     ),
     "get_caching_hooks": "`pos_slice` cuts `hook_rot_q` and `hook_rot_k` by position; there it cuts the heads.",
     "hook_dict": "An unknown name is an `UnknownHookError` with a suggestion.",

@@ -44,6 +44,7 @@ def draft_variant(family: Family, release: str, source: str) -> Draft:
         "from mishformer_lens.engine import Edit",
         "",
         f"CACHE_ARGUMENT = {_quoted(variant.cache_argument)}",
+        f"CACHE_BY_PLACE = {variant.cache_by_place!r}",
         f"ATTENTION = {variant.attention!r}",
         f"UNSUPPORTED: dict[str, str] = {dict(variant.unsupported)!r}",
         "",

@@ -3,9 +3,11 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from mishformer_lens.hooked_transformer.components import Block, Embed, LayerNorm, PosEmbed, Unembed
 from mishformer_lens.hooked_transformer.config import HookedTransformerConfig
+from mishformer_lens.hooked_transformer.projections import device_of
 from mishformer_lens.hooked_transformer.transformer_lens_compat import HookedRootModule
 from mishformer_lens.instrumentation import Instrumentation
 
@@ -16,18 +18,15 @@ class HookedTransformerBase(HookedRootModule):
     Attributes:
         hf_model: HuggingFace's model; it holds all the weights and does all the computation.
         instrumentation: the hook points on it.
-        cfg: its configuration under TransformerLens's field names.
         tokenizer: a copy of the tokenizer that was given, with padding side and special tokens set; or None.
-        embed, pos_embed, blocks, ln_final, unembed: its parts; GPT-NeoX has no ``pos_embed``.
+        embed, pos_embed, ln_final, unembed: its parts; GPT-NeoX has no ``pos_embed``.
     """
 
     hf_model: Any
     instrumentation: Instrumentation
-    cfg: HookedTransformerConfig
     tokenizer: Any
     embed: Embed
     pos_embed: PosEmbed
-    blocks: tuple[Block, ...]
     ln_final: LayerNorm
     unembed: Unembed
     training: bool
@@ -36,6 +35,23 @@ class HookedTransformerBase(HookedRootModule):
         """See :class:`mishformer_lens.hooked_transformer.running.Running`."""
         raise NotImplementedError
 
+    @property
+    def cfg(self) -> HookedTransformerConfig:
+        """The configuration under TransformerLens's field names."""
+        raise NotImplementedError
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The layers, as many as the model has now."""
+        raise NotImplementedError
+
+    def _live_blocks(self) -> nn.Module:
+        """HuggingFace's list of blocks."""
+        return self.instrumentation.model.get_submodule(self.instrumentation.family.components["blocks"])
+
+    def _n_layers(self) -> int:
+        return len(self._live_blocks()._modules)
+
     def _input_device(self) -> torch.device:
-        device: torch.device = self.embed.W_E.device
-        return device
+        """Where tokens go: to the embedding, or to where its weights are fetched for a pass."""
+        return device_of(self.embed.module)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mishformer_lens.errors import UnknownHookError
+from mishformer_lens.errors import NamesFilterError, NotAHookPointError, UnknownHookError
 from mishformer_lens.hooked_transformer.base import HookedTransformerBase
 from mishformer_lens.hooked_transformer.transformer_lens_compat import ActivationCache, utils
 from mishformer_lens.hooks import HookPoint
@@ -76,20 +76,31 @@ class Caching(HookedTransformerBase):
             names = [names]
         if isinstance(names, Sequence):
             for name in names:
-                self.hook_dict[name]
+                self._check_name(name)
             wanted = frozenset(names)
             return [name for name in self.hook_dict if name in wanted]
         if not (names is None or callable(names)):
-            raise UnknownHookError(
+            raise NamesFilterError(
                 f"names_filter is a {type(names).__name__}; it must be a hook name, a list of them, a function or None."
             )
-        chosen = [name for name in self.hook_dict if names is None or names(name)]
-        unflagged = [name for name in chosen if self._fires_by_default(name)]
+        chosen = [name for name in self._live_names() if names is None or names(name)]
+        cfg = self.cfg
+        off = {name for name, flag in self._flags.items() if not getattr(cfg, flag)}
+        unflagged = [name for name in chosen if name.split(".", 2)[-1] not in off]
         return unflagged or chosen
 
-    def _fires_by_default(self, name: str) -> bool:
-        flag = self._flags.get(name.split(".", 2)[-1])
-        return flag is None or bool(getattr(self.cfg, flag))
+    def _check_name(self, name: str) -> None:
+        if name in self.mod_dict and name not in self.hook_dict:
+            raise NotAHookPointError(
+                f"{name!r} is a part of the model and no hook point. Its hook points: "
+                f"{', '.join(each for each in self.hook_dict if each.startswith(f'{name}.')) or 'none'}."
+            )
+        self.hook_dict[name]
+
+    def _live_names(self) -> list[str]:
+        """The hook points of the layers that there are; some may have been cut off since."""
+        n_layers = self._n_layers()
+        return [name for name in self.hook_dict if not name.startswith("blocks.") or int(name.split(".")[1]) < n_layers]
 
     def _enable_hooks_for_points(
         self,

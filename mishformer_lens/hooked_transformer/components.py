@@ -1,12 +1,14 @@
 """The parts of a HuggingFace model under TransformerLens's names. They hold no weights: they look at HuggingFace's.
 
-Every weight is a view, so that an edit in place (under ``torch.no_grad()`` or on ``.data``) changes the model, and so
-does an assignment, ``blocks[0].attn.W_Q = new``, which copies into the view. Gradients are on HuggingFace's own
-parameters: a view is no leaf and has no ``.grad``.
+A part is a place in the live model: what stands there now is what it shows, also after layers were cut off, heads
+pruned, embeddings resized or modules replaced. Every weight is a view, so that an edit in place (under
+``torch.no_grad()`` or on ``.data``) changes the model, and so does an assignment, ``blocks[0].attn.W_Q = new``, which
+copies into the view. Gradients are on HuggingFace's own parameters: a view is no leaf and has no ``.grad``.
 """
 
 # ruff: noqa: N802, N815 - the names of weights are TransformerLens's
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,28 +16,85 @@ from typing import Any
 import torch
 from torch import nn
 
-from mishformer_lens.errors import UnknownHookAttributeError
-from mishformer_lens.hooked_transformer.layouts import bias_of, ensure_bias, matrix_of
+from mishformer_lens.errors import UnknownHookAttributeError, UnreadableWeightError
+from mishformer_lens.hooked_transformer.by_hand import AttentionCall
+from mishformer_lens.hooked_transformer.key_values import positions_of
+from mishformer_lens.hooked_transformer.layouts import Layout
+from mishformer_lens.hooked_transformer.projections import (
+    bias_of,
+    check_assignable,
+    d_in_of,
+    ensure_bias,
+    matrix_of,
+    weight_of,
+)
 from mishformer_lens.hooked_transformer.transformer_lens_compat import FactoredMatrix
 from mishformer_lens.hooks import HookPoint
 from mishformer_lens.suggestions import did_you_mean
 
 
-class View:
-    """A weight of a component. Reading gives a view of HuggingFace's parameter, assigning copies into it."""
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A place in a live model."""
 
-    def __init__(self, read: Callable[[Any], torch.Tensor], projection: str | None = None) -> None:
+    model: nn.Module
+    path: str
+
+    @property
+    def module(self) -> Any:
+        """The module that is there now."""
+        module: Any = self.model
+        for name in self.path.split("."):
+            # What get_submodule() does, at a fifth of its price; a wrapper's own way to its parts is the other branch.
+            inner = module._modules.get(name)
+            module = getattr(module, name) if inner is None else inner
+        return module
+
+    def inside(self, path: str) -> "Place":
+        """A place further in."""
+        return Place(self.model, f"{self.path}.{path}" if self.path else path)
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputEmbeddings:
+    """The place of the module that gives the logits, which HuggingFace's model knows by itself."""
+
+    model: Any
+
+    @property
+    def module(self) -> Any:
+        """The module that is there now."""
+        return self.model.get_output_embeddings()
+
+
+class View:
+    """A weight of a component. Reading gives a view of HuggingFace's parameter, assigning copies into it.
+
+    Args:
+        read: makes the view, from the component and the weight's full name.
+        module: the attribute of the component with the module whose weight it is.
+        is_bias: whether it is the module's bias, which the module may lack.
+    """
+
+    def __init__(self, read: Callable[[Any, str], torch.Tensor], module: str = "module", is_bias: bool = False) -> None:
         self._read = read
-        self._projection = projection  # the attribute with the module whose bias this is
+        self._module = module
+        self._is_bias = is_bias
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
 
     def __get__(self, component: "Component", owner: type) -> torch.Tensor:
-        return self._read(component)
+        return self._read(component, f"{component.name}.{self._name}")
 
     def __set__(self, component: "Component", value: torch.Tensor) -> None:
+        name = f"{component.name}.{self._name}"
+        module = getattr(component, self._module)
         with torch.no_grad():
-            if self._projection is not None:
-                ensure_bias(getattr(component, self._projection))
-            self._read(component).copy_(value)
+            if self._is_bias:
+                ensure_bias(module, name)
+            check_assignable(module, "bias" if self._is_bias else "weight", name)
+            self._read(component, name).copy_(value)
 
 
 class Component:
@@ -73,21 +132,35 @@ class Component:
         raise AttributeError(f"{type(self).__name__} {self.__dict__.get('name', '')} has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name} {list(getattr(self, name).shape)}" for name in self.weights)
-        return f"{self.name}({shapes})"
+        return f"{self.name}({', '.join(f'{name} {self._shape(name)}' for name in self.weights)})"
+
+    def _shape(self, weight: str) -> str:
+        try:
+            return str(list(getattr(self, weight).shape))
+        except UnreadableWeightError:
+            return "not readable"
 
 
 class LayerNorm(Component):
     """``ln1``, ``ln2``, ``ln_final``: gain ``w`` and bias ``b``, ``[d_model]``. Calling it runs the module."""
 
     weights = ("w", "b")
-    w = View(lambda self: self.module.weight)
-    b = View(lambda self: self.module.bias)
+    w = View(lambda self, name: weight_of(self.module, name))
+    b = View(lambda self, name: bias_of(self.module, name), is_bias=True)
 
-    def __init__(self, name: str, hook_points: Mapping[str, HookPoint], module: nn.LayerNorm) -> None:
+    def __init__(self, name: str, hook_points: Mapping[str, HookPoint], place: Place) -> None:
         super().__init__(name, hook_points)
-        self.module = module
-        self.eps = module.eps
+        self._place = place
+
+    @property
+    def module(self) -> Any:
+        """HuggingFace's layer norm."""
+        return self._place.module
+
+    @property
+    def eps(self) -> float:
+        """What is added to the variance."""
+        return float(self.module.eps)
 
     def __call__(self, residual: torch.Tensor) -> torch.Tensor:
         """Normalise ``[..., d_model]``; its hooks see it."""
@@ -103,41 +176,82 @@ class Attention(Component):
     """
 
     weights = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O")
-    W_Q = View(lambda self: self._fused_matrix(0))
-    W_K = View(lambda self: self._fused_matrix(1))
-    W_V = View(lambda self: self._fused_matrix(2))
-    W_O = View(lambda self: matrix_of(self.output).unflatten(0, (self.n_heads, -1)))
-    b_Q = View(lambda self: self._fused_bias(0), "qkv")
-    b_K = View(lambda self: self._fused_bias(1), "qkv")
-    b_V = View(lambda self: self._fused_bias(2), "qkv")
-    b_O = View(lambda self: bias_of(self.output), "output")
+    W_Q = View(lambda self, name: self._fused_matrix(0, name), "qkv")
+    W_K = View(lambda self, name: self._fused_matrix(1, name), "qkv")
+    W_V = View(lambda self, name: self._fused_matrix(2, name), "qkv")
+    W_O = View(lambda self, name: matrix_of(self.output, name).unflatten(0, (-1, self.d_head)), "output")
+    b_Q = View(lambda self, name: self._fused_bias(0, name), "qkv", is_bias=True)
+    b_K = View(lambda self, name: self._fused_bias(1, name), "qkv", is_bias=True)
+    b_V = View(lambda self, name: self._fused_bias(2, name), "qkv", is_bias=True)
+    b_O = View(lambda self, name: bias_of(self.output, name), "output", is_bias=True)
 
     def __init__(
         self,
         name: str,
         hook_points: Mapping[str, HookPoint],
-        qkv: nn.Module,
-        output: nn.Module,
-        n_heads: int,
-        layout: str,
+        block: Place,
+        layout: Layout,
+        attention: str,
+        qkv_layout: str,
     ) -> None:
         super().__init__(name, hook_points)
-        self.qkv = qkv
-        self.output = output
-        self.n_heads = n_heads
-        self._part_first = layout.startswith("part")
+        self._block = block
+        self._layout = layout
+        self._attention = attention
+        self._part_first = qkv_layout.startswith("part")
+
+    @property
+    def model(self) -> nn.Module:
+        """The base model that the layer is in."""
+        return self._block.model
+
+    @property
+    def config(self) -> Any:
+        """HuggingFace's configuration of the model."""
+        return self.model.config
+
+    @property
+    def index(self) -> int:
+        """The layer's number, from 0."""
+        return int(self.name.split(".")[1])
+
+    @property
+    def module(self) -> Any:
+        """HuggingFace's attention."""
+        return self._block.inside(self._attention).module
+
+    @property
+    def qkv(self) -> Any:
+        """The module that projects queries, keys and values together."""
+        return self._block.inside(self._layout.qkv).module
+
+    @property
+    def output(self) -> Any:
+        """The module that projects back to the residual stream."""
+        return self._block.inside(self._layout.output).module
+
+    @property
+    def d_head(self) -> int:
+        """The size of a head, in numbers."""
+        return int(getattr(self.module, self._layout.head_size))
+
+    @property
+    def n_heads(self) -> int:
+        """How many heads it has now; pruning leaves fewer than the configuration says."""
+        d_in = d_in_of(self.output)
+        return int(self.config.num_attention_heads) if d_in is None else d_in // self.d_head
 
     def _parts(self, fused: torch.Tensor) -> torch.Tensor:
         """``[..., outputs]`` as ``[..., part, head_index, d_head]``, a view."""
-        shape = (3, self.n_heads, -1) if self._part_first else (self.n_heads, 3, -1)
+        shape = (3, -1, self.d_head) if self._part_first else (-1, 3, self.d_head)
         parts: torch.Tensor = fused.unflatten(-1, shape)
         return parts if self._part_first else parts.transpose(-3, -2)
 
-    def _fused_matrix(self, part: int) -> torch.Tensor:
-        return self._parts(matrix_of(self.qkv))[:, part].transpose(0, 1)
+    def _fused_matrix(self, part: int, name: str) -> torch.Tensor:
+        return self._parts(matrix_of(self.qkv, name))[:, part].transpose(0, 1)
 
-    def _fused_bias(self, part: int) -> torch.Tensor:
-        return self._parts(bias_of(self.qkv))[part]
+    def _fused_bias(self, part: int, name: str) -> torch.Tensor:
+        return self._parts(bias_of(self.qkv, name))[part]
 
     @property
     def QK(self) -> FactoredMatrix:
@@ -149,26 +263,65 @@ class Attention(Component):
         """``W_V W_O``, ``[head_index, d_model, d_model]``, factored."""
         return FactoredMatrix(self.W_V, self.W_O)
 
+    def __call__(
+        self,
+        query_input: torch.Tensor,
+        key_input: torch.Tensor,
+        value_input: torch.Tensor,
+        past_kv_cache_entry: Any | None = None,
+        additive_attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_bias: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What the attention writes, ``[batch, pos, d_model]``, for inputs of its queries, keys and values.
+
+        Computed from the weights as TransformerLens does it, since HuggingFace's module takes one input for all
+        three: the same within rounding, without dropout. The hooks of this attention see it.
+
+        Args:
+            query_input: ``[batch, pos, d_model]``, or one for each head, ``[batch, pos, head_index, d_model]``:
+                normalised already. ``key_input`` and ``value_input`` alike.
+            past_kv_cache_entry: an entry of TransformerLens's key-value cache, to which keys and values are added.
+            additive_attention_mask: added to the scores, ``[batch, 1, 1, key_pos]``.
+            attention_mask: 1 for tokens, 0 for padding, ``[batch, past + pos]``.
+            position_bias: must be None; neither family has it.
+
+        Raises:
+            ForwardArgumentsError: a ``position_bias``, or a kind of rotary embedding that this does not know.
+        """
+        call = AttentionCall(self, past_kv_cache_entry, additive_attention_mask, attention_mask, position_bias)
+        return call.run(query_input, key_input, value_input)
+
 
 class MLP(Component):
     """``W_in`` ``[d_model, d_mlp]``, ``b_in`` ``[d_mlp]``, ``W_out`` ``[d_mlp, d_model]``, ``b_out`` ``[d_model]``."""
 
     weights = ("W_in", "b_in", "W_out", "b_out")
-    W_in = View(lambda self: matrix_of(self.input))
-    b_in = View(lambda self: bias_of(self.input), "input")
-    W_out = View(lambda self: matrix_of(self.output))
-    b_out = View(lambda self: bias_of(self.output), "output")
+    W_in = View(lambda self, name: matrix_of(self.input, name), "input")
+    b_in = View(lambda self, name: bias_of(self.input, name), "input", is_bias=True)
+    W_out = View(lambda self, name: matrix_of(self.output, name), "output")
+    b_out = View(lambda self, name: bias_of(self.output, name), "output", is_bias=True)
 
-    def __init__(
-        self,
-        name: str,
-        hook_points: Mapping[str, HookPoint],
-        module: nn.Module,
-        projections: tuple[nn.Module, nn.Module],
-    ) -> None:
+    def __init__(self, name: str, hook_points: Mapping[str, HookPoint], block: Place, layout: Layout, mlp: str) -> None:
         super().__init__(name, hook_points)
-        self.module = module
-        self.input, self.output = projections
+        self._block = block
+        self._layout = layout
+        self._mlp = mlp
+
+    @property
+    def module(self) -> Any:
+        """HuggingFace's MLP."""
+        return self._block.inside(self._mlp).module
+
+    @property
+    def input(self) -> Any:
+        """The module that projects to the neurons."""
+        return self._block.inside(self._layout.mlp_in).module
+
+    @property
+    def output(self) -> Any:
+        """The module that projects back to the residual stream."""
+        return self._block.inside(self._layout.mlp_out).module
 
     def __call__(self, normalized: torch.Tensor) -> torch.Tensor:
         """What the MLP makes of a normalised residual stream ``[batch, pos, d_model]``; its hooks see it."""
@@ -203,11 +356,16 @@ class Embed(Component):
     """``W_E`` ``[d_vocab, d_model]``."""
 
     weights = ("W_E",)
-    W_E = View(lambda self: self.module.weight)
+    W_E = View(lambda self, name: weight_of(self.module, name))
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, place: Place) -> None:
         super().__init__("embed", {})
-        self.module = module
+        self._place = place
+
+    @property
+    def module(self) -> Any:
+        """HuggingFace's embedding."""
+        return self._place.module
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """The embedding ``[batch, pos, d_model]`` of tokens ``[batch, pos]``."""
@@ -219,11 +377,16 @@ class PosEmbed(Component):
     """``W_pos`` ``[n_ctx, d_model]``."""
 
     weights = ("W_pos",)
-    W_pos = View(lambda self: self.module.weight)
+    W_pos = View(lambda self, name: weight_of(self.module, name))
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, place: Place) -> None:
         super().__init__("pos_embed", {})
-        self.module = module
+        self._place = place
+
+    @property
+    def module(self) -> Any:
+        """HuggingFace's positional embedding."""
+        return self._place.module
 
     def __call__(
         self, tokens: torch.Tensor, past_kv_pos_offset: int = 0, attention_mask: torch.Tensor | None = None
@@ -231,34 +394,36 @@ class PosEmbed(Component):
         """The positional embedding ``[batch, pos, d_model]`` for tokens ``[batch, pos]``.
 
         Args:
-            attention_mask: ``[batch, past_kv_pos_offset + pos]``; positions count from the first attended token.
+            attention_mask: ``[batch, past_kv_pos_offset + pos]``; positions count from the first attended token, and
+                padding gets zeros. In a forward pass padding gets HuggingFace's embedding of position 0.
         """
+        length = tokens.shape[-1]
         if attention_mask is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device) + past_kv_pos_offset
-            positions = positions.expand(tokens.shape[0], -1)
-        else:
-            positions = positions_of(attention_mask)[:, past_kv_pos_offset:]
-        embedding: torch.Tensor = self.module(positions)
-        return embedding
+            positions = torch.arange(length, device=tokens.device) + past_kv_pos_offset
+            embedding: torch.Tensor = self.module(positions.expand(tokens.shape[0], -1))
+            return embedding
+        own = slice(past_kv_pos_offset, past_kv_pos_offset + length)
+        embedding = self.module(positions_of(attention_mask)[:, own])
+        return torch.where(attention_mask[:, own, None].bool(), embedding, torch.zeros_like(embedding))
 
 
 class Unembed(Component):
     """``W_U`` ``[d_model, d_vocab]`` and ``b_U`` ``[d_vocab]``: zeros that belong to nothing where there is none."""
 
     weights = ("W_U", "b_U")
-    W_U = View(lambda self: matrix_of(self.module))
-    b_U = View(lambda self: bias_of(self.module), "module")
+    W_U = View(lambda self, name: matrix_of(self.module, name))
+    b_U = View(lambda self, name: bias_of(self.module, name), is_bias=True)
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, place: OutputEmbeddings) -> None:
         super().__init__("unembed", {})
-        self.module = module
+        self._place = place
+
+    @property
+    def module(self) -> Any:
+        """HuggingFace's module that gives the logits."""
+        return self._place.module
 
     def __call__(self, residual: torch.Tensor) -> torch.Tensor:
         """Logits ``[batch, pos, d_vocab]`` of a normalised residual stream ``[batch, pos, d_model]``."""
         logits: torch.Tensor = self.module(residual)
         return logits
-
-
-def positions_of(attention_mask: torch.Tensor) -> torch.Tensor:
-    """The position ``[batch, pos]`` of each token, counted from the first attended one; 0 before it."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)

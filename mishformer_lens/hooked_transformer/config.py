@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ class HookedTransformerConfig:
 
     Every field of TransformerLens 2.15.4 is here. Those that say nothing of GPT-2 or GPT-NeoX keep TransformerLens's
     default. The model is HuggingFace's: changing a field here changes no computation, except for the ``use_*`` flags,
-    ``default_prepend_bos`` and ``device``, which the drop-in itself reads.
+    ``default_prepend_bos`` and ``device``, which the drop-in itself reads. What a live model can change, layers,
+    vocabulary, heads, device and dtype, is read from it whenever ``model.cfg`` is asked for.
 
     Attributes:
         d_head: size of a head, in numbers; ``d_model``, ``d_mlp``, ``d_vocab`` alike.
@@ -97,39 +99,45 @@ class HookedTransformerConfig:
         """The fields, by name."""
         return vars(self)
 
+    def take_over(self, seen: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+        """Set the fields that the model has changed since ``before``; others keep what somebody may have set."""
+        for name, value in seen.items():
+            if value != before[name]:
+                setattr(self, name, value)
+
     def is_layer_norm_activation(self) -> bool:
         """Whether the MLP has a layer norm after its activation, as TransformerLens's SoLU models do. Never here."""
         return False
 
 
-def config_of(hf_model: Any, family: str, d_mlp: int) -> HookedTransformerConfig:
-    """Read the configuration off a HuggingFace model of ``family``."""
+def config_of(hf_model: Any, family: str, seen: Mapping[str, Any]) -> HookedTransformerConfig:
+    """Read the configuration off a HuggingFace model of ``family``.
+
+    Args:
+        seen: the fields that were read from the live modules.
+    """
     config = hf_model.config
     values: dict[str, Any] = config.to_dict()
-    d_model, n_heads, n_layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
-    d_head = d_model // n_heads
-    embedding = hf_model.get_input_embeddings().weight
-    output = hf_model.get_output_embeddings()
+    d_head = config.hidden_size // config.num_attention_heads
     return HookedTransformerConfig(
-        n_layers=n_layers,
-        d_model=d_model,
+        d_model=config.hidden_size,
         n_ctx=config.max_position_embeddings,
         d_head=d_head,
-        n_heads=n_heads,
-        d_mlp=d_mlp,
         model_name=str(values.get("_name_or_path") or "custom").rpartition("/")[2],
-        d_vocab=values["vocab_size"],
-        d_vocab_out=output.weight.shape[0],
         attn_scale=math.sqrt(d_head),
-        n_params=n_layers * (4 * d_model * d_head * n_heads + 2 * d_model * d_mlp),
         original_architecture=type(hf_model).__name__,
         tokenizer_name=values.get("_name_or_path") or None,
         initializer_range=values["initializer_range"],
-        device=embedding.device,
-        dtype=embedding.dtype,
         tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
+        **seen,
         **_FAMILY_FIELDS[family](values),
     )
+
+
+def d_mlp_of(config: Any) -> int:
+    """The number of neurons that a configuration asks for."""
+    values: dict[str, Any] = config.to_dict()
+    return int(values.get("intermediate_size") or values.get("n_inner") or 4 * config.hidden_size)
 
 
 def _gpt2_fields(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,31 @@
 
 # ruff: noqa: A002 - the arguments' names are TransformerLens's
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
 
 import torch
 from rich.progress import Progress
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
-from mishformer_lens.errors import ForwardArgumentsError
+from mishformer_lens.errors import ForwardArgumentsError, UnknownArgumentError
+from mishformer_lens.hooked_transformer.projections import d_out_of, vocabulary_of
 from mishformer_lens.hooked_transformer.running import Running
 from mishformer_lens.hooked_transformer.tokens import USE_DEFAULT_VALUE, PaddingSide, is_text
+from mishformer_lens.suggestions import did_you_mean
+
+_GIVEN_BY_INPUT: Final = frozenset({"inputs", "input_ids", "inputs_embeds"})
+
+# Names of the parameters that gather all others.
+_CATCH_ALL: Final = frozenset({"kwargs", "model_kwargs", "deprecated_arguments"})
 
 
 class _FrequencyPenalty(LogitsProcessor):
@@ -78,12 +93,17 @@ class Generation(Running):
             return_type: ``str``, ``tokens`` or ``embeds``; ``input``: as the input. Tokens and text begin with the
                 input, unless that was embeddings.
             verbose: show a progress bar.
-            generation_kwargs: anything else that HuggingFace's ``generate`` takes, as ``streamer=`` or ``num_beams=``.
+            generation_kwargs: anything else that HuggingFace's ``generate`` takes, as ``streamer=``, ``num_beams=`` or
+                ``pad_token_id=``. ``logits_processor`` and ``stopping_criteria`` act beside those that the arguments
+                above stand for, ``attention_mask`` ``[batch, pos]`` takes the place of the mask of what is no padding.
+                With ``return_dict_in_generate=True`` HuggingFace's output is returned as it is.
 
         Raises:
             TokenizerError: text without a tokenizer, or tokens out of range.
             ForwardArgumentsError: another ``return_type``, or no end-of-text token is known.
+            UnknownArgumentError: HuggingFace's ``generate`` has no such argument, or ``input`` stands for it here.
         """
+        self._check_generation_arguments(generation_kwargs)
         if return_type not in ("input", "str", "tokens", "embeds"):
             raise ForwardArgumentsError(
                 f"return_type is {return_type!r}; it must be 'input', 'str', 'tokens' or 'embeds'."
@@ -91,7 +111,9 @@ class Generation(Running):
         if padding_side is None and isinstance(input, Sequence) and not isinstance(input, str):
             padding_side = "left"
         with self._defaults(prepend_bos, padding_side):
-            inputs = self._inputs(input, prepend_bos, None, None, is_residual=False)
+            inputs = self._inputs(
+                input, prepend_bos, generation_kwargs.pop("attention_mask", None), None, is_residual=False
+            )
             mask = inputs.own_mask
         given = inputs.embeddings if inputs.tokens is None else inputs.tokens
         assert given is not None
@@ -107,20 +129,35 @@ class Generation(Running):
             "use_cache": use_past_kv_cache,
             **_sampling(do_sample, top_k, top_p, temperature),
         }
-        processors = LogitsProcessorList()
+        processors = LogitsProcessorList(generation_kwargs.pop("logits_processor", None) or [])
         if freq_penalty and arguments["do_sample"]:
             processors.append(_FrequencyPenalty(freq_penalty, temperature))
+        criteria = StoppingCriteriaList(generation_kwargs.pop("stopping_criteria", None) or [])
         self.eval()
         with Progress(disable=not verbose, transient=True) as progress:
-            output = self.hf_model.generate(
-                **arguments,
-                logits_processor=processors,
-                stopping_criteria=StoppingCriteriaList([_Tick(progress, max_new_tokens)]),
-                **generation_kwargs,
-            )
+            criteria.append(_Tick(progress, max_new_tokens))
+            arguments |= {"logits_processor": processors, "stopping_criteria": criteria}
+            output = self.hf_model.generate(**arguments | generation_kwargs)
+        if not isinstance(output, torch.Tensor):
+            return output
         if return_type == "input":
             return_type = "str" if is_text(input) else "embeds" if inputs.tokens is None else "tokens"
         return self._returned(output, inputs.embeddings, return_type)
+
+    def _check_generation_arguments(self, given: Mapping[str, Any]) -> None:
+        taken = _GIVEN_BY_INPUT & given.keys()
+        if taken:
+            raise UnknownArgumentError(f"generate() takes {sorted(taken)[0]} as input, its first argument.")
+        if not isinstance(self.hf_model, PreTrainedModel):
+            return  # A wrapper, as peft's, takes arguments of its own. What nobody takes HuggingFace refuses.
+        functions = (self.hf_model.generate, self.hf_model.prepare_inputs_for_generation, self.hf_model.forward)
+        known = set(GenerationConfig().to_dict()).union(*(inspect.signature(each).parameters for each in functions))
+        unknown = [name for name in given if name not in known or name in _CATCH_ALL]
+        if unknown:
+            raise UnknownArgumentError(
+                f"generate() has no argument {unknown[0]!r}, neither here nor in HuggingFace's. "
+                f"{did_you_mean(unknown[0], [*known, *inspect.signature(self.generate).parameters])}"
+            )
 
     def _returned(self, tokens: torch.Tensor, embeddings: torch.Tensor | None, return_type: str) -> Any:
         if return_type == "tokens":
@@ -136,7 +173,7 @@ class Generation(Running):
         """The tokens that end a sequence and the one to pad it with."""
         if not stop_at_eos:
             # One that no model predicts: the generation configuration has another, which None would bring back.
-            return [self.cfg.d_vocab], 0
+            return [max(d_out_of(self.unembed.module) or 0, vocabulary_of(self.embed.module))], 0
         own = None if self.tokenizer is None else self.tokenizer.eos_token_id
         end = own if eos_token_id is None else eos_token_id
         if end is None:

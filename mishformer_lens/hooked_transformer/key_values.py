@@ -38,34 +38,50 @@ class PastKeyValues:
         """Whether nothing is to be added. HuggingFace's caches cannot be frozen."""
         return self.is_transformer_lens and bool(self.given.frozen)
 
-    def extend_mask(self, mask: torch.Tensor | None) -> torch.Tensor | None:
+    def extend_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """The attention mask ``[batch, past + pos]``, for that of the new tokens ``[batch, pos]``.
 
         HuggingFace's caches keep no mask: one for the new tokens alone gets ones before it.
         """
-        if mask is None:
-            return None
         if self.is_transformer_lens:
-            return torch.cat([self.given.previous_attention_mask.to(mask.device), mask], dim=-1)
+            # Not all of it: where input_to_embed() came first, the new tokens' mask is in it already.
+            previous = self.given.previous_attention_mask[:, : self.length]
+            return torch.cat([previous.to(mask.device), mask], dim=-1)
         return torch.cat([torch.ones_like(mask[:, :1]).expand(-1, self.length), mask], dim=-1)
 
-    def for_hugging_face(self) -> DynamicCache | None:
-        """The cache to run HuggingFace's model with; None while there is nothing in it."""
+    def for_hugging_face(self, by_place: bool, kept: range) -> Any | None:
+        """The cache to run HuggingFace's model with; None while there is nothing in it.
+
+        Args:
+            by_place: whether the model pairs the blocks that it runs with the cache's entries one by one.
+            kept: the layers that run.
+        """
         # An empty one is not handed over: the oldest releases ask a cache's first layer for its length.
-        if not self.length or not self.is_transformer_lens:
-            return self.given if self.length else None
+        if not self.length:
+            return None
+        if by_place and self.frozen and kept:
+            entries = [self.given.entries[layer] for layer in kept]
+            return tuple((each.past_keys.transpose(1, 2), each.past_values.transpose(1, 2)) for each in entries)
+        if not self.is_transformer_lens:
+            return self.given
         filled = DynamicCache()
         for layer, entry in enumerate(self.given.entries):
             filled.update(entry.past_keys.transpose(1, 2), entry.past_values.transpose(1, 2), layer)
         return filled
+
+    def remember_mask(self, mask: torch.Tensor | None) -> None:
+        """Add the new tokens' mask ``[batch, pos]`` to TransformerLens's cache, once and unless it is frozen."""
+        if not self.is_transformer_lens or self.frozen or mask is None:
+            return
+        if self.given.previous_attention_mask.shape[1] == self.length:
+            self.given.append_attention_mask(mask)
 
     def take(self, returned: Any, mask: torch.Tensor | None) -> None:
         """Keep what HuggingFace's model returned, and the new tokens' mask, unless the cache is frozen."""
         if returned is self.given or self.frozen:
             return
         past = self.length
-        if self.is_transformer_lens:
-            self.given.append_attention_mask(mask)
+        self.remember_mask(mask)
         for layer, (keys, values) in enumerate(_layers(returned)):
             if self.is_transformer_lens:
                 self.given.entries[layer].append(
@@ -79,3 +95,8 @@ def _layers(returned: Iterable[Any]) -> Iterator[tuple[torch.Tensor, torch.Tenso
     # Tuples of tensors and caches alike give key and value first, for each layer.
     for layer in returned:
         yield layer[0], layer[1]
+
+
+def positions_of(attention_mask: torch.Tensor) -> torch.Tensor:
+    """The position ``[batch, pos]`` of each token, counted from the first attended one; 0 before it."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)

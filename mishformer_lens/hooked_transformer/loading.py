@@ -1,5 +1,6 @@
 """Loading a HuggingFace model by TransformerLens's arguments. No weight is copied."""
 
+import copy
 import logging
 import re
 from pathlib import Path
@@ -27,7 +28,19 @@ _DTYPES: Final = {
 }
 
 # Arguments that decide which files are read, for the tokenizer as well as for the model.
-_SHARED_WITH_TOKENIZER = ("revision", "cache_dir", "token", "local_files_only", "trust_remote_code", "subfolder")
+_SHARED_WITH_TOKENIZER = (
+    "revision",
+    "cache_dir",
+    "token",
+    "local_files_only",
+    "trust_remote_code",
+    "subfolder",
+    "force_download",
+    "proxies",
+)
+
+# Of a checkpoint, or of an adapter on one, which transformers loads with peft.
+_CONFIGURATIONS = ("config.json", "adapter_config.json")
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 
@@ -82,6 +95,7 @@ class Loading(Processing):
 
         Raises:
             CheckpointNotFoundError: there is no such folder, or no such checkpoint.
+            ForwardArgumentsError: an unknown ``dtype``, or a checkpoint along the training and a ``revision``.
             UnsupportedModelError: the model is of another family.
             ResolutionError: there is no proven variant for the installed transformers.
         """
@@ -89,12 +103,23 @@ class Loading(Processing):
         options = dict(from_pretrained_kwargs)
         step = None
         if checkpoint_index is not None or checkpoint_value is not None:
+            if "revision" in options:
+                raise ForwardArgumentsError(
+                    f"revision={options['revision']!r} is given beside a training checkpoint, which is a revision too. "
+                    "Leave one of the two out."
+                )
             step, options["revision"] = checkpoint_revision(name, checkpoint_index, checkpoint_value)
         if hf_model is None or tokenizer is None:
-            _check_folder(name, needed=hf_model is None)
+            _check_folder(
+                name,
+                options.get("subfolder", ""),
+                needed=hf_model is None and not options.keys() & {"config", "gguf_file"},
+            )
         if hf_model is None:
             hf_model = _load_model(name, options, dtype, first_n_layers, n_devices)
-            if move_to_device and n_devices == 1 and "device_map" not in options:
+            # Those that are dispatched or quantized were put where they belong; some refuse to be moved.
+            placed = n_devices > 1 or "device_map" in options or vars(hf_model).get("hf_quantizer") is not None
+            if move_to_device and not placed:
                 hf_model.to(device or utils.get_device())
         elif device is not None and move_to_device:
             hf_model.to(device)
@@ -140,14 +165,19 @@ def _tell_about_processing() -> None:
         )
 
 
-def _check_folder(name: str, needed: bool) -> None:
-    """Refuse a folder that is not there, before HuggingFace takes its name for one on its hub."""
+def _check_folder(name: str, subfolder: str, needed: bool) -> None:
+    """Refuse a folder that is not there, before HuggingFace takes its name for one on its hub.
+
+    Args:
+        needed: whether there must be a configuration in it.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
-        if needed and not (path / "config.json").is_file():
+        inner = path / subfolder
+        if needed and not any((inner / file).is_file() for file in _CONFIGURATIONS):
             raise CheckpointNotFoundError(
-                f"{path} has no config.json, so it is no checkpoint of transformers. Save one there: "
-                "model.save_pretrained(folder), tokenizer.save_pretrained(folder)."
+                f"{inner} has no config.json, so it is no checkpoint of transformers. Save one there: "
+                "model.save_pretrained(folder), tokenizer.save_pretrained(folder); or pass config= for weights alone."
             )
     elif re.match(r"[.~/\\]|[A-Za-z]:[/\\]", name) or name.count("/") > 1:
         raise CheckpointNotFoundError(
@@ -167,10 +197,13 @@ def _load_model(
     if n_devices > 1:
         options.setdefault("device_map", "auto")
     if first_n_layers is not None:
-        shared = {key: options[key] for key in _SHARED_WITH_TOKENIZER if key in options}
-        config = options.pop("config", None) or AutoConfig.from_pretrained(name, **shared)
-        config.num_hidden_layers = first_n_layers
-        options["config"] = config
+        config = options.get("config")
+        if config is None or isinstance(config, str | Path):
+            shared = {key: options[key] for key in _SHARED_WITH_TOKENIZER if key in options}
+            config = AutoConfig.from_pretrained(name if config is None else config, **shared)
+        # A copy: the one that was given is not this model's alone.
+        options["config"] = copy.deepcopy(config)
+        options["config"].num_hidden_layers = first_n_layers
     model: nn.Module = AutoModelForCausalLM.from_pretrained(name, **options)
     return model
 
@@ -179,9 +212,10 @@ def _load_tokenizer(name: str, options: dict[str, Any]) -> Any | None:
     from transformers import AutoTokenizer
 
     folder = Path(name).expanduser()
-    if folder.is_dir() and not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+    inner = folder / options.get("subfolder", "")
+    if folder.is_dir() and not any((inner / file).is_file() for file in _TOKENIZER_FILES):
         # What AutoTokenizer does then depends on the release; some give a tokenizer without a vocabulary.
-        logger.warning("no tokenizer found in %s, so text cannot be used until set_tokenizer()", folder)
+        logger.warning("no tokenizer found in %s, so text cannot be used until set_tokenizer()", inner)
         return None
     shared = {key: options[key] for key in _SHARED_WITH_TOKENIZER if key in options}
     return AutoTokenizer.from_pretrained(name, **shared)

@@ -1,6 +1,8 @@
 """The drop-in :class:`HookedTransformer`."""
 
 import random
+import re
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -8,11 +10,22 @@ from torch import nn
 
 from mishformer_lens.errors import UnsupportedModelError
 from mishformer_lens.hooked_transformer.caching import Caching
-from mishformer_lens.hooked_transformer.components import MLP, Attention, Block, Embed, LayerNorm, PosEmbed, Unembed
-from mishformer_lens.hooked_transformer.config import config_of
+from mishformer_lens.hooked_transformer.components import (
+    MLP,
+    Attention,
+    Block,
+    Embed,
+    LayerNorm,
+    OutputEmbeddings,
+    Place,
+    PosEmbed,
+    Unembed,
+)
+from mishformer_lens.hooked_transformer.config import HookedTransformerConfig, config_of, d_mlp_of
 from mishformer_lens.hooked_transformer.generation import Generation
 from mishformer_lens.hooked_transformer.layouts import LAYOUTS
 from mishformer_lens.hooked_transformer.loading import Loading
+from mishformer_lens.hooked_transformer.projections import d_out_of, device_of, vocabulary_of
 from mishformer_lens.hooked_transformer.tokens import USE_DEFAULT_VALUE, PaddingSide
 from mishformer_lens.hooked_transformer.transformer_lens_compat import utils
 from mishformer_lens.instrumentation import instrument
@@ -57,13 +70,17 @@ class HookedTransformer(Loading, Generation, Caching):
             )
         self.hf_model = hf_model
         self._make_parts()
-        self.cfg = config_of(hf_model, self.instrumentation.family.name, self.blocks[0].mlp.W_in.shape[1])
+        self._glance = self._look()
+        self._seen = self._fields()
+        self._cfg = config_of(hf_model, self.instrumentation.family.name, self._seen)
         self.tokenizer = None
         self.dataset: Any | None = None
         if tokenizer is not None:
             self.set_tokenizer(tokenizer, default_padding_side)
         self.register_state_dict_post_hook(_without_prefix)
+        # Where it is a part of a module that is loaded; else see load_state_dict().
         self.register_load_state_dict_pre_hook(_with_prefix)
+        self.register_load_state_dict_post_hook(_report_without_prefix)
         # Not train(), which would give this mode to every part: some may be frozen in another.
         self.training = hf_model.training
         self.setup()
@@ -71,41 +88,81 @@ class HookedTransformer(Loading, Generation, Caching):
     def _make_parts(self) -> None:
         base, family = self.instrumentation.model, self.instrumentation.family
         points, layout = self.instrumentation.hook_points, LAYOUTS[family.name]
-        self.embed = Embed(base.get_submodule(layout.embed))
+        self.embed = Embed(Place(base, layout.embed))
         if layout.pos_embed is not None:
-            self.pos_embed = PosEmbed(base.get_submodule(layout.pos_embed))
-        blocks = base.get_submodule(family.components["blocks"]).children()
-        self.blocks = tuple(self._make_block(f"blocks.{index}", block) for index, block in enumerate(blocks))
-        self.ln_final = LayerNorm("ln_final", points, _layer_norm(base, family.components["ln_final"]))
-        self.unembed = Unembed(self._output_embeddings())
+            self.pos_embed = PosEmbed(Place(base, layout.pos_embed))
+        self._blocks: tuple[Block, ...] = ()
+        self.ln_final = LayerNorm("ln_final", points, Place(base, family.components["ln_final"]))
+        self.unembed = Unembed(OutputEmbeddings(self.hf_model))
 
-    def _output_embeddings(self) -> nn.Module:
-        """HuggingFace's module that gives the logits."""
-        head: nn.Module = self.hf_model.get_output_embeddings()
-        return head
-
-    def _make_block(self, name: str, block: nn.Module) -> Block:
-        family, points = self.instrumentation.family, self.instrumentation.hook_points
-        layout = LAYOUTS[family.name]
-        attention = Attention(
-            f"{name}.attn",
-            points,
-            block.get_submodule(layout.qkv),
-            block.get_submodule(layout.output),
-            int(self.instrumentation.model.config.num_attention_heads),  # type: ignore[union-attr, arg-type]
-            family.qkv_layout,
-        )
-        projections = (block.get_submodule(layout.mlp_in), block.get_submodule(layout.mlp_out))
-        mlp = MLP(f"{name}.mlp", points, block.get_submodule(family.components["mlp"]), projections)
-        ln1, ln2 = (
-            LayerNorm(f"{name}.{norm}", points, _layer_norm(block, family.components[norm])) for norm in ("ln1", "ln2")
-        )
+    def _make_block(self, index: int) -> Block:
+        family, points, name = self.instrumentation.family, self.instrumentation.hook_points, f"blocks.{index}"
+        components, layout = family.components, LAYOUTS[family.name]
+        block = Place(self.instrumentation.model, f"{components['blocks']}.{index}")
+        attention = Attention(f"{name}.attn", points, block, layout, components["attn"], family.qkv_layout)
+        mlp = MLP(f"{name}.mlp", points, block, layout, components["mlp"])
+        ln1, ln2 = (LayerNorm(f"{name}.{norm}", points, block.inside(components[norm])) for norm in ("ln1", "ln2"))
         return Block(name, points, (ln1, attention, ln2, mlp), self.forward)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The layers as views with ``attn``, ``mlp``, ``ln1`` and ``ln2``, as many as the model has now."""
+        number = self._n_layers()
+        if number != len(self._blocks):
+            made = len(self._blocks)
+            self._blocks = self._blocks[:number] + tuple(self._make_block(index) for index in range(made, number))
+        return self._blocks
+
+    @property
+    def cfg(self) -> HookedTransformerConfig:
+        """The configuration under TransformerLens's field names, true of the model as it is now."""
+        glance = self._look()
+        if glance != self._glance:
+            seen = self._fields()
+            self._cfg.take_over(seen, self._seen)
+            self._glance, self._seen = glance, seen
+        return self._cfg
+
+    @cfg.setter
+    def cfg(self, cfg: HookedTransformerConfig) -> None:
+        self._cfg = cfg
+
+    def _look(self) -> tuple[Any, ...]:
+        """What tells cheaply whether the model was changed, since the configuration is asked for at every turn."""
+        embedding: Any = self.embed.module
+        output: Any = self.unembed.module
+        weight = embedding.weight
+        pruned = vars(self.hf_model.config).get("pruned_heads") or {}
+        sizes = weight.shape, weight.dtype, device_of(embedding), d_out_of(output)
+        return self._n_layers(), sum(map(len, pruned.values())), *sizes
+
+    def _fields(self) -> dict[str, Any]:
+        """The fields of the configuration that a live model can change."""
+        embedding: Any = self.embed.module
+        config: Any = self.instrumentation.model.config
+        d_model, d_vocab = config.hidden_size, vocabulary_of(embedding)
+        d_mlps = [d_out_of(block.mlp.input) for block in self.blocks[:1]]
+        d_mlp = d_mlps[0] if d_mlps and d_mlps[0] else d_mlp_of(config)
+        # Layers may differ after pruning; then the most that any has.
+        n_heads = max((block.attn.n_heads for block in self.blocks), default=config.num_attention_heads)
+        n_layers = self._n_layers()
+        return {
+            "n_layers": n_layers,
+            "n_heads": n_heads,
+            "d_mlp": d_mlp,
+            "d_vocab": d_vocab,
+            "d_vocab_out": d_out_of(self.unembed.module) or d_vocab,
+            "n_params": n_layers * (4 * d_model * d_model + 2 * d_model * d_mlp),
+            "device": device_of(embedding),
+            "dtype": embedding.weight.dtype if embedding.weight.is_floating_point() else self.hf_model.dtype,
+        }
 
     def to(self, device_or_dtype: Any, print_details: bool = True, **kwargs: Any) -> Self:  # noqa: ARG002
         """Move or convert HuggingFace's model, and keep ``cfg.device`` and ``cfg.dtype`` true. Nothing is printed."""
         self.hf_model.to(device_or_dtype, **kwargs)
-        self.cfg.device, self.cfg.dtype = self.embed.W_E.device, self.embed.W_E.dtype
+        fields = self._fields()
+        # Also where nothing changed but somebody had set them to something else.
+        self.cfg.device, self.cfg.dtype = fields["device"], fields["dtype"]
         return self
 
     def cuda(self, device: int | torch.device | None = None) -> Self:
@@ -123,6 +180,13 @@ class HookedTransformer(Loading, Generation, Caching):
     def move_model_modules_to_device(self) -> None:
         """Move HuggingFace's model to ``cfg.device``."""
         self.to(self.cfg.device)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load HuggingFace's parameters, by HuggingFace's names; what does not fit is reported by these names too.
+
+        Weights by TransformerLens's names go to :meth:`load_and_process_state_dict`.
+        """
+        return self.hf_model.load_state_dict(state_dict, strict=strict, assign=assign)
 
     def init_weights(self) -> None:
         """Draw new weights as HuggingFace does for a new model; ``cfg.seed`` makes it repeatable."""
@@ -152,12 +216,6 @@ class HookedTransformer(Loading, Generation, Caching):
         return self.to_tokens(text, prepend_bos=prepend_bos, padding_side=padding_side) if tokenize else text
 
 
-def _layer_norm(parent: nn.Module, name: str) -> nn.LayerNorm:
-    module = parent.get_submodule(name)
-    assert isinstance(module, nn.LayerNorm)  # instrument() refuses anything else
-    return module
-
-
 def _without_prefix(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any) -> None:  # noqa: ARG001
     own = prefix + _PREFIX
     for name in [name for name in state_dict if name.startswith(own)]:
@@ -168,3 +226,8 @@ def _with_prefix(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_:
     own = prefix + _PREFIX
     for name in [name for name in state_dict if name.startswith(prefix) and not name.startswith(own)]:
         state_dict[own + name.removeprefix(prefix)] = state_dict.pop(name)
+
+
+def _report_without_prefix(module: nn.Module, incompatible: Any) -> None:  # noqa: ARG001
+    for names in (incompatible.missing_keys, incompatible.unexpected_keys):
+        names[:] = [re.sub(rf"(^|\.){re.escape(_PREFIX)}", r"\1", name, count=1) for name in names]

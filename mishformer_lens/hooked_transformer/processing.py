@@ -12,7 +12,7 @@ from mishformer_lens.errors import ProcessingError
 from mishformer_lens.hooked_transformer import folding
 from mishformer_lens.hooked_transformer.components import Block
 from mishformer_lens.hooked_transformer.folding import StateDict
-from mishformer_lens.hooked_transformer.layouts import ensure_bias
+from mishformer_lens.hooked_transformer.projections import ensure_bias
 from mishformer_lens.hooked_transformer.weights import Weights
 from mishformer_lens.suggestions import did_you_mean
 
@@ -148,7 +148,7 @@ class Processing(Weights):
             output.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
             self._set_tied(False)
         projections = [part for block in self.blocks for part in _projections(block)]
-        without_bias = [each for each in (*projections, output) if ensure_bias(each)]
+        without_bias = [each for each in (*projections, output) if ensure_bias(each, "a projection's bias")]
         self._original = _Original(kept, without_bias, tied, self.cfg.normalization_type)
 
     def _set_tied(self, tied: bool) -> None:

@@ -4,17 +4,19 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from mishformer_lens.errors import ForwardArgumentsError
-from mishformer_lens.hooked_transformer.components import positions_of
-from mishformer_lens.hooked_transformer.key_values import PastKeyValues
-from mishformer_lens.partial import Stopped, start_at, stop_before
+from mishformer_lens.hooked_transformer.key_values import PastKeyValues, positions_of
 from mishformer_lens.hooked_transformer.tokens import USE_DEFAULT_VALUE, PaddingSide, Tokens, is_text
 from mishformer_lens.hooked_transformer.transformer_lens_compat import utils
+from mishformer_lens.partial import Stopped, start_at, stop_before
+
+# What HuggingFace's losses leave out.
+_IGNORED: Final = -100
 
 ReturnType = Literal["logits", "loss", "both"] | None
 
@@ -33,10 +35,19 @@ class _Inputs(NamedTuple):
     embeddings: torch.Tensor | None  # [batch, pos, d_model]
     own_mask: torch.Tensor | None  # [batch, pos], of these tokens
     mask: torch.Tensor | None  # [batch, past + pos]
+    labels: torch.Tensor | None = None  # [batch, pos]
+    kept: range = range(0)  # the layers that run
 
 
 class Running(Tokens):
-    """``forward`` and what belongs to it."""
+    """``forward`` and what belongs to it.
+
+    ``model(tokens)`` is ``hf_model(tokens)`` and ``model(tokens, return_type="loss")`` is
+    ``hf_model(tokens, labels=tokens).loss``, bit by bit: HuggingFace's model is called with nothing else, so that its
+    configuration decides, for example, whether keys and values are cached meanwhile. Where there is a mask, under left
+    padding or with ``attention_mask`` or ``past_kv_cache``, it is called with the mask and the positions that follow
+    from it, and predictions from or of padding are left out of ``labels``.
+    """
 
     def forward(
         self,
@@ -58,15 +69,16 @@ class Running(Tokens):
             input: a string, strings, tokens ``[batch, pos]`` or ``[pos]``, token embeddings ``[batch, pos, d_model]``,
                 or with ``start_at_layer`` the residual stream before that layer.
             return_type: ``logits`` ``[batch, pos, d_vocab]``; ``loss``, the mean cross-entropy of the next token in
-                nats; ``both``; or None, to run for the hooks' sake.
-            loss_per_token: the loss of each prediction, ``[batch, pos - 1]``.
+                nats, computed by HuggingFace's model; ``both``; or None, to run for the hooks' sake.
+            loss_per_token: the loss of each prediction, ``[batch, pos - 1]``; :meth:`loss_fn` computes it.
             prepend_bos, padding_side: override the defaults for text.
             start_at_layer: begin with this layer; negative numbers count from the end. The embedding and the layers
                 before it do not run and their hooks do not fire.
             tokens: ``[batch, pos]``, for the loss where ``input`` has none.
             shortformer_pos_embed: must be None; neither family has it.
-            attention_mask: 1 for tokens, 0 for padding, ``[batch, pos]``. By default what is not padding under left
-                padding or with a cache, and none otherwise, as in TransformerLens.
+            attention_mask: 1 for tokens, 0 for padding, ``[batch, pos]``; with ``start_at_layer`` and a cache also
+                that of all positions, ``[batch, past + pos]``, as :meth:`input_to_embed` returns it. By default what is
+                not padding under left padding or with a cache, and none otherwise, as in TransformerLens.
             stop_at_layer: return the residual stream before this layer, ``[batch, pos, d_model]``; it and what comes
                 after do not run.
             past_kv_cache: TransformerLens's key-value cache, or transformers' ``DynamicCache``; new keys and values
@@ -82,7 +94,8 @@ class Running(Tokens):
             )
         if return_type not in ("logits", "loss", "both", None):
             raise ForwardArgumentsError(f"return_type is {return_type!r}; it must be 'logits', 'loss', 'both' or None.")
-        layers = range(self.cfg.n_layers)[start_at_layer:stop_at_layer]
+        n_layers = self._n_layers()
+        layers = range(n_layers)[start_at_layer:stop_at_layer]
         if start_at_layer is not None and stop_at_layer is not None and not layers:
             return input
         past = None if past_kv_cache is None else PastKeyValues(past_kv_cache)
@@ -93,16 +106,30 @@ class Running(Tokens):
             )
         with self._defaults(prepend_bos, padding_side):
             inputs = self._inputs(input, prepend_bos, attention_mask, past, start_at_layer is not None)
+        wants_loss = return_type in ("loss", "both") and stop_at_layer is None
+        tokens = self._tokens_for_loss(inputs, tokens, str(return_type)) if wants_loss else None
+        if tokens is not None and not loss_per_token and self._loss_is_hugging_face_s():
+            inputs = inputs._replace(labels=_labels(tokens, inputs.own_mask))
+        inputs = inputs._replace(kept=range(layers.start, n_layers))
+        if not inputs.kept:
+            # Nothing attends any more.
+            inputs = inputs._replace(mask=None)
         with contextlib.ExitStack() as context:
             if stop_at_layer is not None:
                 context.enter_context(stop_before(self._module_at(stop_at_layer)))
             if start_at_layer is not None:
                 context.enter_context(start_at(self.instrumentation, layers.start, inputs.embeddings))
             try:
-                logits = self._run(inputs, past)
+                logits, loss = self._run(inputs, past)
             except Stopped as stopped:
                 return stopped.residual
-        return self._result(logits, inputs, tokens, return_type, loss_per_token)
+        if return_type is None:
+            return None
+        if tokens is None:
+            return logits
+        if loss is None:
+            loss = self.loss_fn(logits, tokens, inputs.own_mask, loss_per_token)
+        return loss if return_type == "loss" else Output(logits, loss)
 
     def _inputs(
         self,
@@ -126,15 +153,25 @@ class Running(Tokens):
             raise ForwardArgumentsError("start_at_layer needs the residual stream [batch, pos, d_model], not tokens.")
         else:
             tokens = input
+        device = self._input_device()
         if tokens is not None:
-            tokens = (tokens[None] if tokens.dim() == 1 else tokens).to(self._input_device())
+            tokens = (tokens[None] if tokens.dim() == 1 else tokens).to(device)
             self._check_in_vocabulary(tokens)
             if attention_mask is None and (past is not None or self._pads_left()):
                 attention_mask = self._attention_mask(tokens, prepend_bos)
         if embeddings is not None and attention_mask is None and past is not None:
             attention_mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
-        if attention_mask is not None:
-            attention_mask = attention_mask.to(self._input_device())
+        if attention_mask is None:
+            return _Inputs(tokens, embeddings, None, None)
+        shape = (embeddings if tokens is None else tokens).shape[:2]  # type: ignore[union-attr] # it is one of the two
+        attention_mask = attention_mask.to(device)
+        if past is not None and is_residual and attention_mask.shape == (shape[0], past.length + shape[1]):
+            return _Inputs(tokens, embeddings, attention_mask[:, past.length :], attention_mask)
+        if attention_mask.shape != shape:
+            raise ForwardArgumentsError(
+                f"attention_mask has shape {list(attention_mask.shape)}; it must be {list(shape)}, as the input's "
+                "batch and positions are. Of a cache's positions the cache itself knows the mask."
+            )
         whole = attention_mask if past is None else past.extend_mask(attention_mask)
         return _Inputs(tokens, embeddings, attention_mask, whole)
 
@@ -146,43 +183,41 @@ class Running(Tokens):
         base, components = self.instrumentation.model, self.instrumentation.family.components
         blocks = list(base.get_submodule(components["blocks"]).children())
         modules = [*blocks, base.get_submodule(components["ln_final"])]
-        return modules[range(self.cfg.n_layers)[:layer].stop]
+        return modules[range(len(blocks))[:layer].stop]
 
-    def _run(self, inputs: _Inputs, past: PastKeyValues | None) -> torch.Tensor:
-        arguments: dict[str, Any] = {"use_cache": past is not None, "return_dict": True}
+    def _run(self, inputs: _Inputs, past: PastKeyValues | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """HuggingFace's logits, and its loss where there are labels."""
+        arguments: dict[str, Any] = {"return_dict": True}
         if inputs.tokens is None:
             arguments["inputs_embeds"] = inputs.embeddings
         else:
             arguments["input_ids"] = inputs.tokens
+        if inputs.labels is not None:
+            arguments["labels"] = inputs.labels
         if inputs.mask is not None:
             positions = positions_of(inputs.mask)
             arguments |= {"attention_mask": inputs.mask, "position_ids": positions[:, past.length if past else 0 :]}
-        cache = self.instrumentation.variant.cache_argument
-        if past is not None:
-            arguments[cache] = past.for_hugging_face()
+        variant = self.instrumentation.variant
+        if not inputs.kept:
+            # Keys and values of no layer: some releases do not expect that.
+            arguments["use_cache"] = False
+        elif past is not None:
+            arguments["use_cache"] = True
+            arguments[variant.cache_argument] = past.for_hugging_face(variant.cache_by_place, inputs.kept)
         output = self.hf_model(**arguments)
-        if past is not None:
-            past.take(output[cache], inputs.own_mask)
-        logits: torch.Tensor = output.logits
-        return logits
+        if past is not None and inputs.kept:
+            past.take(output[variant.cache_argument], inputs.own_mask)
+        return output.logits, None if inputs.labels is None else output.loss
 
-    def _result(
-        self,
-        logits: torch.Tensor,
-        inputs: _Inputs,
-        tokens: torch.Tensor | None,
-        return_type: ReturnType,
-        loss_per_token: bool,
-    ) -> Any:
-        if return_type is None:
-            return None
-        if return_type == "logits":
-            return logits
-        tokens = inputs.tokens if tokens is None else tokens
+    def _tokens_for_loss(self, inputs: _Inputs, tokens: torch.Tensor | None, return_type: str) -> torch.Tensor:
+        tokens = tokens if inputs.tokens is None else inputs.tokens
         if tokens is None:
             raise ForwardArgumentsError(f"return_type={return_type!r} needs tokens=, since the input is no tokens.")
-        loss = self.loss_fn(logits, tokens, inputs.own_mask, loss_per_token)
-        return loss if return_type == "loss" else Output(logits, loss)
+        return (tokens[None] if tokens.dim() == 1 else tokens).to(self._input_device())
+
+    def _loss_is_hugging_face_s(self) -> bool:
+        """Whether nobody put a :meth:`loss_fn` of their own in the place of this one."""
+        return "loss_fn" not in vars(self) and type(self).loss_fn is Running.loss_fn
 
     def loss_fn(
         self,
@@ -192,6 +227,9 @@ class Running(Tokens):
         per_token: bool = False,
     ) -> torch.Tensor:
         """The cross-entropy of each next token, in nats: the mean, or ``[batch, pos - 1]``.
+
+        The forward pass's mean is HuggingFace's own and may differ from this in its last bits. A ``loss_fn`` that is
+        overridden is used there instead.
 
         Args:
             logits: ``[batch, pos, d_vocab]``.
@@ -215,14 +253,21 @@ class Running(Tokens):
         attention_mask: torch.Tensor | None = None,
         past_kv_cache: Any | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None, torch.Tensor | None]:
-        """The residual stream before the first layer, the tokens, None, and the mask ``[batch, past + pos]``."""
+        """The residual stream before the first layer, the tokens, None, and the mask ``[batch, past + pos]``.
+
+        As in TransformerLens, a key-value cache that is not frozen takes the mask; ``forward`` with ``start_at_layer``
+        and this mask adds keys and values to it.
+        """
         past = None if past_kv_cache is None else PastKeyValues(past_kv_cache)
         with self._defaults(prepend_bos, padding_side):
             inputs = self._inputs(input, prepend_bos, attention_mask, past, is_residual=False)
+        inputs = inputs._replace(kept=range(self._n_layers()))
         with self._embedding_only():
             try:
                 self._run(inputs, past)
             except Stopped as stopped:
+                if past is not None:
+                    past.remember_mask(inputs.own_mask)
                 return stopped.residual, inputs.tokens, None, inputs.mask
         raise AssertionError("the first layer did not run")
 
@@ -259,3 +304,12 @@ class Running(Tokens):
         if self.cfg.positional_embedding_type == "standard":
             residual = embed + self.pos_embed(embed[..., 0], pos_offset, attention_mask)
         return (residual, None) if return_shortformer_pos_embed else residual
+
+
+def _labels(tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """HuggingFace's ``labels`` for ``tokens``: without those that padding predicts, or that are padding."""
+    if mask is None:
+        return tokens
+    counted = mask.bool()
+    predicted = counted & counted.roll(1, dims=-1)
+    return tokens.masked_fill(~predicted, _IGNORED)

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from mishformer_lens.errors import TokenizerError
+from mishformer_lens.errors import TokenizerError, TokensOutOfRangeError
 from mishformer_lens.hooked_transformer.base import HookedTransformerBase
+from mishformer_lens.hooked_transformer.projections import vocabulary_of
 from mishformer_lens.hooked_transformer.transformer_lens_compat import utils
 
 USE_DEFAULT_VALUE = utils.USE_DEFAULT_VALUE
@@ -68,6 +69,9 @@ class Tokens(HookedTransformerBase):
                 f"prepend_bos is {prepend_bos!r} and padding_side is {padding_side!r}; they must be True, False or "
                 "None, and 'left', 'right' or None."
             )
+        if prepend_bos is None and padding_side is None:
+            yield  # nothing to override
+            return
         with utils.LocallyOverridenDefaults(self, prepend_bos=prepend_bos, padding_side=padding_side):
             yield
 
@@ -200,10 +204,11 @@ class Tokens(HookedTransformerBase):
         return self.unembed.W_U[:, int(tokens)]
 
     def _check_in_vocabulary(self, tokens: torch.Tensor) -> None:
-        if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= self.embed.W_E.shape[0]):
-            raise TokenizerError(
-                f"tokens run from {int(tokens.min())} to {int(tokens.max())}, and this model knows 0 to "
-                f"{self.embed.W_E.shape[0] - 1}. Is the tokenizer this model's own?"
+        d_vocab = vocabulary_of(self.embed.module)
+        if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= d_vocab):
+            raise TokensOutOfRangeError(
+                f"tokens run from {int(tokens.min())} to {int(tokens.max())}, and this model knows 0 to {d_vocab - 1}. "
+                "Is the tokenizer this model's own?"
             )
 
     def _attention_mask(self, tokens: torch.Tensor, prepend_bos: bool | None) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from mishformer_lens.errors import ForwardArgumentsError
+from mishformer_lens.errors import ForwardArgumentsError, UnreadableWeightError
 from mishformer_lens.hooked_transformer.base import HookedTransformerBase
 from mishformer_lens.hooked_transformer.components import Component
 from mishformer_lens.hooked_transformer.transformer_lens_compat import FactoredMatrix, utils
@@ -34,7 +34,14 @@ class Weights(HookedTransformerBase):
         }
 
     def _stacked(self, component: str, weight: str) -> torch.Tensor:
-        return torch.stack([getattr(getattr(block, component), weight) for block in self.blocks])
+        weights = [getattr(getattr(block, component), weight) for block in self.blocks]
+        shapes = sorted({tuple(each.shape) for each in weights})
+        if len(shapes) > 1:
+            raise UnreadableWeightError(
+                f"{weight} differs in shape from layer to layer, {' and '.join(map(str, shapes))}, as after pruning, "
+                f"so that there is no stack of all. Read model.blocks[i].{component}.{weight}."
+            )
+        return torch.stack(weights)
 
     @property
     def W_E(self) -> torch.Tensor:
@@ -151,10 +158,11 @@ class Weights(HookedTransformerBase):
         Raises:
             ForwardArgumentsError: there is no such layer.
         """
-        if not 0 <= layer <= self.cfg.n_layers or (mlp_input and layer == self.cfg.n_layers):
+        n_layers = len(self.blocks)
+        if not 0 <= layer <= n_layers or (mlp_input and layer == n_layers):
             raise ForwardArgumentsError(
-                f"layer is {layer}, mlp_input is {mlp_input}; the model has layers 0 to {self.cfg.n_layers - 1}, and "
-                f"{self.cfg.n_layers} stands for the end of the last, which has no MLP input."
+                f"layer is {layer}, mlp_input is {mlp_input}; the model has layers 0 to {n_layers - 1}, and "
+                f"{n_layers} stands for the end of the last, which has no MLP input."
             )
         total = torch.zeros(self.cfg.d_model, device=self.cfg.device)
         for block in self.blocks[:layer]:
@@ -165,7 +173,7 @@ class Weights(HookedTransformerBase):
 
     def all_head_labels(self) -> list[str]:
         """``L0H0``, ``L0H1``, ... in the order of the stacked weights."""
-        return [f"L{layer}H{head}" for layer in range(self.cfg.n_layers) for head in range(self.cfg.n_heads)]
+        return [f"L{layer}H{head}" for layer, block in enumerate(self.blocks) for head in range(block.attn.n_heads)]
 
     def all_composition_scores(self, mode: str) -> torch.Tensor:
         """How much each head composes with each later one, ``[n_layers, head_index, n_layers, head_index]``.

@@ -22,6 +22,8 @@ class Variant:
         attention: the attention implementations that its releases offer.
         unsupported: what its releases cannot do, with the reason.
         cache_argument: how their models call the key-value cache that they take and give.
+        cache_by_place: whether their models pair the blocks that they run with the cache's entries one by one; others
+            give each block the whole cache.
     """
 
     family: str
@@ -30,6 +32,7 @@ class Variant:
     attention: tuple[str, ...] = ()
     unsupported: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     cache_argument: str = "past_key_values"
+    cache_by_place: bool = False
 
     @property
     def first_release(self) -> str:
@@ -91,7 +94,15 @@ class Family:
         names = [info.name for info in pkgutil.iter_modules(package.__path__) if info.name.startswith("v")]
         modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
         found = [
-            Variant(self.name, name, module.EDITS, module.ATTENTION, module.UNSUPPORTED, module.CACHE_ARGUMENT)
+            Variant(
+                self.name,
+                name,
+                module.EDITS,
+                module.ATTENTION,
+                module.UNSUPPORTED,
+                module.CACHE_ARGUMENT,
+                module.CACHE_BY_PLACE,
+            )
             for name, module in zip(names, modules, strict=True)
         ]
         return tuple(sorted(found, key=lambda variant: tuple(map(int, variant.first_release.split(".")))))

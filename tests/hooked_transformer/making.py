@@ -34,7 +34,12 @@ def make_tokenizer(folder: Path, prepends_bos: bool = False) -> Any:
         tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
             single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.token_to_id("<|endoftext|>"))]
         )
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+    fast = transformers.PreTrainedTokenizerFast(
+        # Said aloud, since the oldest release warns where it is not.
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+    )
     fast.save_pretrained(folder)
     return transformers.AutoTokenizer.from_pretrained(folder)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from mishformer_lens import HookedTransformer
@@ -194,11 +195,67 @@ def test_state_dict_has_hugging_face_s_names(model: HookedTransformer) -> None:
         model.load_state_dict(dict(plain.state_dict()) | {"nonsense": torch.zeros(1)})
 
 
+def test_what_does_not_fit_is_reported_by_the_names_that_were_used(model: HookedTransformer) -> None:
+    whole = model.hf_model.state_dict()
+    first, last = next(iter(whole)), list(whole)[-2]
+    given = {name: value for name, value in whole.items() if name != first} | {"nonsense": torch.zeros(1)}
+    result = model.load_state_dict(given, strict=False)
+    assert result.missing_keys == [first]
+    assert result.unexpected_keys == ["nonsense"]
+    for wrong, message in (
+        (given, rf"(?s)Missing key.*\"{first}\".*Unexpected key.*\"nonsense\""),
+        (whole | {last: torch.zeros(2)}, rf"size mismatch for {last}"),
+    ):
+        with pytest.raises(RuntimeError, match=message) as error:
+            model.load_state_dict(wrong)
+        assert "hf_model" not in str(error.value)
+
+
+def test_a_part_of_the_state_dict_is_loaded(model: HookedTransformer) -> None:
+    new = torch.full_like(model.hf_model.get_input_embeddings().weight, 0.5)
+    name = next(name for name, value in model.hf_model.state_dict().items() if value.shape == new.shape)
+    result = model.load_state_dict({name: new}, strict=False)
+    assert torch.equal(model.W_E, new)
+    assert name not in result.missing_keys
+    assert not result.unexpected_keys
+
+
+def test_loading_can_take_over_the_given_tensors(model: HookedTransformer) -> None:
+    given = {name: value.clone() for name, value in model.hf_model.state_dict().items()}
+    name = next(name for name, value in given.items() if value.shape == model.W_E.shape)
+    model.load_state_dict(given, assign=True)
+    assert model.W_E.data_ptr() == given[name].data_ptr()
+
+
+def test_safetensors_saves_and_loads_it(model: HookedTransformer, tmp_path: Path) -> None:
+    plain = model(tokens())
+    file = str(tmp_path / "model.safetensors")
+    safetensors.torch.save_model(model, file)
+    model.init_weights()
+    assert not torch.equal(model(tokens()), plain)
+    missing, unexpected = safetensors.torch.load_model(model, file)
+    assert not missing
+    assert not unexpected
+    assert torch.equal(model(tokens()), plain)
+    other = make_hf_model(_kind(model))
+    safetensors.torch.load_model(other, file)
+    assert torch.equal(other(tokens()).logits, plain)
+    contents = safetensors.torch.load_file(file)
+    safetensors.torch.save_file(contents | {"nonsense": torch.zeros(1)}, file)
+    assert list(safetensors.torch.load_model(model, file, strict=False)[1]) == ["nonsense"]
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"nonsense"'):
+        safetensors.torch.load_model(model, file)
+
+
 def test_state_dict_as_a_part_of_another_module(model: HookedTransformer) -> None:
     outer = torch.nn.ModuleDict({"lens": model})
     names = [f"lens.{name}" for name in model.hf_model.state_dict()]
     assert list(outer.state_dict()) == names
     outer.load_state_dict(outer.state_dict())
+    rest = {name: value for name, value in outer.state_dict().items() if name != names[0]}
+    result = outer.load_state_dict(rest | {"lens.nonsense": torch.zeros(1)}, strict=False)
+    assert result.missing_keys == names[:1]
+    assert result.unexpected_keys == ["lens.nonsense"]
 
 
 def test_transformer_lens_s_state_dict_there_and_back(model: HookedTransformer) -> None:

@@ -3,6 +3,7 @@
 from mishformer_lens.patchers.gpt2 import shared
 
 CACHE_ARGUMENT = "past_key_values"
+CACHE_BY_PLACE = True
 ATTENTION = ("eager", "sdpa", "flash_attention_2")
 UNSUPPORTED = {
     "flex_attention": "these releases of transformers have no flex attention for GPT-2",

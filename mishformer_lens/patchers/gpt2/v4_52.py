@@ -3,6 +3,7 @@
 from mishformer_lens.patchers.gpt2 import shared, v4_48
 
 CACHE_ARGUMENT = v4_48.CACHE_ARGUMENT
+CACHE_BY_PLACE = False
 ATTENTION = v4_48.ATTENTION
 UNSUPPORTED = {
     **v4_48.UNSUPPORTED,

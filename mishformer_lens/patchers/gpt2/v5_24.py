@@ -3,6 +3,7 @@
 from mishformer_lens.patchers.gpt2 import v5_4
 
 CACHE_ARGUMENT = "cache"
+CACHE_BY_PLACE = False
 ATTENTION = v5_4.ATTENTION
 UNSUPPORTED = v5_4.UNSUPPORTED
 

@@ -3,6 +3,7 @@
 from mishformer_lens.patchers.gpt2 import shared, v5_1
 
 CACHE_ARGUMENT = v5_1.CACHE_ARGUMENT
+CACHE_BY_PLACE = v5_1.CACHE_BY_PLACE
 ATTENTION = v5_1.ATTENTION
 UNSUPPORTED = v5_1.UNSUPPORTED
 

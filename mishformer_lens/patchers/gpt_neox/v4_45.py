@@ -3,6 +3,7 @@
 from mishformer_lens.patchers.gpt_neox import shared, v4_44
 
 CACHE_ARGUMENT = v4_44.CACHE_ARGUMENT
+CACHE_BY_PLACE = False
 ATTENTION = v4_44.ATTENTION
 UNSUPPORTED = v4_44.UNSUPPORTED
 

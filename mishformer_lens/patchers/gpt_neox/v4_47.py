@@ -3,6 +3,7 @@
 from mishformer_lens.patchers.gpt_neox import shared, v4_44, v4_45
 
 CACHE_ARGUMENT = v4_44.CACHE_ARGUMENT
+CACHE_BY_PLACE = False
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
 UNSUPPORTED: dict[str, str] = {}
 

@@ -3,6 +3,7 @@
 from mishformer_lens.patchers.gpt_neox import shared
 
 CACHE_ARGUMENT = "past_key_values"
+CACHE_BY_PLACE = False
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
 UNSUPPORTED: dict[str, str] = {}
 

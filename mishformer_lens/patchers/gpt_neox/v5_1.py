@@ -3,6 +3,7 @@
 from mishformer_lens.patchers.gpt_neox import shared, v4_49, v4_53
 
 CACHE_ARGUMENT = v4_53.CACHE_ARGUMENT
+CACHE_BY_PLACE = v4_53.CACHE_BY_PLACE
 ATTENTION = v4_53.ATTENTION
 UNSUPPORTED = v4_53.UNSUPPORTED
 

@@ -3,6 +3,7 @@
 from mishformer_lens.patchers.gpt_neox import v5_1
 
 CACHE_ARGUMENT = "cache"
+CACHE_BY_PLACE = False
 ATTENTION = v5_1.ATTENTION
 UNSUPPORTED = v5_1.UNSUPPORTED
 
