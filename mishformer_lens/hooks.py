@@ -8,7 +8,7 @@ import contextlib
 import copy
 import operator
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint as _TransformerLensHookPoint
 
-from mishformer_lens.errors import HookShapeError
+from mishformer_lens.errors import HookShapeError, MishformerLensError
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
@@ -45,6 +45,8 @@ class HookPoint(_TransformerLensHookPoint):
         # of hooks it does not, so that a hook attached after compilation would never run.
         self.listening = False
         self._observers: tuple[Observer, ...] = ()
+        # Whether torch's tables hold a hook: one look instead of one at each.
+        self._edits = False
         self._groups: tuple[HookGroup, ...] = ()
         self._places: tuple[Place, ...] = ()
         # Threads in which it is silent for the time being.
@@ -62,20 +64,8 @@ class HookPoint(_TransformerLensHookPoint):
 
     def _listen(self, listening: bool) -> None:
         with LOCK:
-            if listening == self.listening:
-                return
-            if listening:
-                with contextlib.ExitStack() as on_error:
-                    for place in self._places:
-                        place.borrow()
-                        on_error.callback(place.give_back)
-                    on_error.pop_all()
-            self.__dict__["listening"] = listening
-            for group in self._groups:
-                group.count(1 if listening else -1)
-            if not listening:
-                for place in self._places:
-                    place.give_back()
+            if listening != self.listening:
+                _set_listening([self], listening)
 
     def join(self, group: "HookGroup") -> None:
         """Let ``group`` know from now on whether this hook point is listening."""
@@ -84,6 +74,8 @@ class HookPoint(_TransformerLensHookPoint):
     def belong(self, *places: "Place") -> None:
         """Have the modules at ``places`` lent their patched classes from now on while this hook point is listening."""
         self._places = places
+        for place in places:
+            place.points.append(self)
 
     def require(self) -> None:
         """Refuse a hook that could never fire.
@@ -102,15 +94,11 @@ class HookPoint(_TransformerLensHookPoint):
         Raises:
             NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: it would never be called.
         """
-        self.require()
-        self._listen(True)
-        self.__dict__["_observers"] = (*self._observers, observer)
+        add_observers([(self, observer)])
 
     def remove_observer(self, observer: "Observer") -> None:
         """Take an observer off again; nothing happens where it is not on."""
-        others = () if self._observers == (observer,) else tuple(o for o in self._observers if o is not observer)
-        self.__dict__["_observers"] = others
-        self._listen(bool(others) or self.may_edit())
+        remove_observers([(self, observer)])
 
     def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
         with self._registering():
@@ -143,8 +131,11 @@ class HookPoint(_TransformerLensHookPoint):
         self.settle()
 
     def settle(self) -> None:
-        """Listen no more where no hook is left."""
-        self._listen(bool(self._observers) or self.may_edit())
+        """Look at torch's tables anew, after a hook came or went, and listen no more where none is left."""
+        self._edits = bool(
+            self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks
+        )
+        self._listen(self._edits or bool(self._observers))
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
@@ -171,7 +162,7 @@ class HookPoint(_TransformerLensHookPoint):
 
     def may_edit(self) -> bool:
         """Whether any hook is attached that can replace the activation: observers cannot."""
-        return bool(self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks)
+        return self._edits
 
     def __call__(self, activation: torch.Tensor) -> torch.Tensor:
         """Let hooks see and replace an activation that is in TransformerLens's axis order already.
@@ -181,12 +172,16 @@ class HookPoint(_TransformerLensHookPoint):
         """
         if not self.listening or ((self._silent_in or self.checkpointed) and self._is_silent()):
             return activation
-        return self._heard(activation)
+        # _heard(), without the call: every activation of a cache comes by here.
+        if self._edits:
+            activation = self._edited(activation)
+        for observer in self._observers:
+            observer(activation, self)
+        return activation
 
     def _heard(self, activation: torch.Tensor) -> torch.Tensor:
-        """As calling it, where it is known to be active. Every activation of a cache comes by here."""
-        # may_edit(), without the call.
-        if self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks:
+        """As calling it, where it is known to be active."""
+        if self._edits:
             activation = self._edited(activation)
         for observer in self._observers:
             observer(activation, self)
@@ -288,6 +283,52 @@ class HookPoint(_TransformerLensHookPoint):
         if instrumentation is None:
             return super().__reduce_ex__(protocol)
         return operator.getitem, (instrumentation, self.name)
+
+
+def add_observers(observers: Sequence[tuple[HookPoint, "Observer"]]) -> None:
+    """Add all observers, each to its hook point, or none.
+
+    Raises:
+        NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: one would never be called.
+    """
+    for place in {place for point, _ in observers for place in point._places}:
+        place.require()
+    with LOCK:
+        silent = [point for point, _ in observers if not point.listening]
+        _set_listening(silent, True)
+        for point, observer in observers:
+            point.__dict__["_observers"] = (*point._observers, observer)
+
+
+def remove_observers(observers: Sequence[tuple[HookPoint, "Observer"]]) -> None:
+    """Take observers off their hook points again."""
+    with LOCK:
+        silent = []
+        for point, observer in observers:
+            before = point._observers
+            others = () if before == (observer,) else tuple(each for each in before if each is not observer)
+            point.__dict__["_observers"] = others
+            if point.listening and not others and not point._edits:
+                silent.append(point)
+        _set_listening(silent, False)
+
+
+def _set_listening(points: Sequence[HookPoint], listening: bool) -> None:
+    """Let hook points listen that did not, or no more, and their modules be lent patched classes, or no more."""
+    for point in points:
+        point.__dict__["listening"] = listening
+    try:
+        for place in dict.fromkeys([place for point in points for place in point._places]):
+            place.update()
+    except MishformerLensError:
+        for point in points:
+            point.__dict__["listening"] = False
+        for place in {place for point in points for place in point._places}:
+            place.update()
+        raise
+    for point in points:
+        for group in point._groups:
+            group.count(1 if listening else -1)
 
 
 class _Handle(RemovableHandle):

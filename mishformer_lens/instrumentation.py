@@ -13,8 +13,8 @@ from torch import nn
 
 from mishformer_lens.attention_scores import AttentionScores
 from mishformer_lens.errors import NotInstrumentedError, UnknownHookError, UnsupportedModelError
-from mishformer_lens.hooks import LOCK, HookPoint, Observer
-from mishformer_lens.lending import Place
+from mishformer_lens.hooks import LOCK, HookPoint, Observer, add_observers, remove_observers
+from mishformer_lens.lending import Links, Place
 from mishformer_lens.lent_classes import LentClass
 from mishformer_lens.on_demand import AttentionInputs, HeadResults
 from mishformer_lens.patched_classes import lent_class, refuse_foreign
@@ -33,13 +33,13 @@ class HookPoints(Mapping[str, HookPoint]):
 
     def __init__(self, instrumentation: "Instrumentation") -> None:
         self._instrumentation = instrumentation
-        self._made: dict[str, HookPoint] = {}
+        self.made: dict[str, HookPoint] = {}
 
     def __getitem__(self, name: str) -> HookPoint:
-        made = self._made.get(name)
+        made = self.made.get(name)
         if made is None:
             # Two threads may ask at once: the first that is kept counts.
-            made = self._made.setdefault(name, self._make(name))
+            made = self.made.setdefault(name, self._make(name))
         return made
 
     def __iter__(self) -> Iterator[str]:
@@ -75,6 +75,11 @@ def _names(family: Family, n_layers: int, is_parallel: bool) -> dict[str, HookSp
     }
 
 
+@functools.lru_cache(maxsize=64)
+def _unflagged(family: Family, n_layers: int, is_parallel: bool) -> tuple[str, ...]:
+    return tuple(name for name, spec in _names(family, n_layers, is_parallel).items() if not spec.flag)
+
+
 class Instrumentation:
     """The hook points of one live model. Made by :func:`instrument`.
 
@@ -94,7 +99,7 @@ class Instrumentation:
         self.family = family
         self.variant = variant
         self._source = source
-        self.hook_points: Mapping[str, HookPoint] = HookPoints(self)
+        self.hook_points = HookPoints(self)
         self.observers = 0
         self.base = Place(self, None, "", "")
         self._places: dict[tuple[int | None, str], Place] = {(None, ""): self.base}
@@ -153,6 +158,9 @@ class Instrumentation:
         Raises:
             UnknownHookError: there is none; the message has the closest names.
         """
+        made = self.hook_points.made.get(name)
+        if made is not None:
+            return made
         try:
             return self.hook_points[name]
         except KeyError:
@@ -180,7 +188,7 @@ class Instrumentation:
 
         def keep(activation: torch.Tensor, hook_point: HookPoint) -> None:
             # One more tensor for each activation is a third of what keeping it costs.
-            cache[str(hook_point.name)] = activation.detach() if activation.requires_grad else activation
+            cache[hook_point.name] = activation.detach() if activation.requires_grad else activation
 
         with self.observing(dict.fromkeys(names, keep)):
             yield cache
@@ -200,22 +208,19 @@ class Instrumentation:
             TracedCacheError: in the context, the model is exported.
         """
         self.require()
-        points = [(self[name], observer) for name, observer in observers.items()]
-        with contextlib.ExitStack() as context:
-            for point, observer in points:
-                point.add_observer(observer)
-                context.callback(point.remove_observer, observer)
-            self.observers += len(points)
-            try:
-                yield
-            finally:
-                self.observers -= len(points)
+        pairs = [(self[name], observer) for name, observer in observers.items()]
+        add_observers(pairs)
+        self.observers += len(pairs)
+        try:
+            yield
+        finally:
+            self.observers -= len(pairs)
+            remove_observers(pairs)
 
     @property
     def unflagged_names(self) -> list[str]:
         """The hook points that TransformerLens fires with all its flags off, in the order in which they fire."""
-        flagged = {spec.name for spec in self.family.block_hooks if spec.flag}
-        return [name for name in self.hook_points if name.split(".", 2)[-1] not in flagged]
+        return list(_unflagged(self.family, self.n_layers, self.is_parallel))
 
     def remove(self) -> None:
         """Give every part of the model that has hooks back as it was. Hooks that are on never fire again.
@@ -271,13 +276,13 @@ class Instrumentation:
         if place is None:
             components = self.family.components
             if layer is None:
-                parents: tuple[Place, ...] = (self.base,)
-                path = components[part]
+                parent, path = self.base, components[part]
+            elif not part:
+                parent, path = self.base, f"{components['blocks']}.{layer}"
             else:
-                block = f"{components['blocks']}.{layer}"
-                parents = (self.place(layer, ""), self.base) if part else (self.base,)
-                path = f"{block}.{components[part]}" if part else block
-            place = self._places.setdefault((layer, part), Place(self, layer, part, path, parents))
+                parent = self.place(layer, "")
+                path = f"{parent.path}.{components[part]}"
+            place = self._places.setdefault((layer, part), Place(self, layer, part, path, parent))
         return place
 
     def attributes(self, place: Place) -> dict[str, object]:
@@ -307,8 +312,8 @@ class Instrumentation:
             self._helpers.setdefault(layer, made)
         return self._helpers[layer]
 
-    def lent_class(self, place: Place, cls: type) -> LentClass:
-        """The class to lend to a module of the class ``cls`` at ``place``.
+    def lent_class(self, place: Place, cls: type) -> tuple[LentClass, Links]:
+        """The class to lend to a module of the class ``cls`` at ``place``, and the living code for which that is right.
 
         Raises:
             UnsupportedModelError: it is of no class that this part of the family has.
@@ -343,12 +348,12 @@ class Instrumentation:
             NotInstrumentedError: a part of the model was replaced while its hook points have hooks.
         """
         for place in tuple(self._places.values()):
-            if place.holders:
-                place.check()
+            if place.is_lent and not place.loan.is_in_place():
+                place.refuse_replacement()
 
     def settle(self) -> None:
         """Take back what nobody needs any more, after a pass."""
-        if any(place.module is not None and not place.holders for place in tuple(self._places.values())):
+        if any(place.module is not None and not place.is_lent for place in tuple(self._places.values())):
             with LOCK:
                 for place in reversed(self._places.values()):
                     place.settle()
@@ -400,7 +405,7 @@ def find_base_model(model: nn.Module) -> tuple[Family, nn.Module]:
     Raises:
         UnsupportedModelError: there is none, or more than one.
     """
-    found = [(family, part) for part in model.modules() if (family := _family_of(type(part))) is not None]
+    found = [(family, part) for part in model.modules() if (family := family_of(type(part))) is not None]
     if len(found) == 1:
         return found[0]
     known = ", ".join(f"{family.name} ({family.base_model})" for family in FAMILIES.values())

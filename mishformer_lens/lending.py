@@ -7,6 +7,7 @@ what it has by then, less what was lent.
 
 import contextlib
 import copy
+import dataclasses
 import types
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from torch import nn
 
 from mishformer_lens.engine.live_code import describe
 from mishformer_lens.errors import (
+    MishformerLensError,
     NotInstrumentedError,
     ReplacedCodeError,
     TracedCacheError,
@@ -27,7 +29,7 @@ from mishformer_lens.lent_classes import PLACE, LentClass, is_among, without
 if TYPE_CHECKING:
     from mishformer_lens.instrumentation import Instrumentation
 
-Links = tuple[tuple[Mapping[str, nn.Module | None], str, nn.Module], ...]
+Links = tuple[tuple[Mapping[str, object], str, object], ...]
 
 
 class Place:
@@ -38,7 +40,8 @@ class Place:
         layer: the index of the block that it is in; None outside of the blocks.
         part: TransformerLens's name of the part, as ``attn``; empty for a block and for the base model.
         path: where it is, seen from the base model, as ``h.3.attn``.
-        parents: the places that are lent too while this one is, the base model's last.
+        parent: the place that it is in: of a part its block's, of a block the base model's. It is lent too while this one
+            is.
     """
 
     def __init__(
@@ -47,21 +50,26 @@ class Place:
         layer: int | None,
         part: str,
         path: str,
-        parents: tuple["Place", ...] = (),
+        parent: "Place | None" = None,
     ) -> None:
         # None in a copy of a part without its model.
         self.instrumentation: Instrumentation | None = instrumentation
         self.layer = layer
         self.part = part
         self.path = path
-        self.parents = parents
+        self.parent = parent
+        self.is_base = parent is None
+        # The hook points whose patched code is here.
+        self.points: list[HookPoint] = []
+        # How many others need the module to be lent: parts in it that are, and passes of a special kind.
         self.holders = 0
+        self.is_lent = False
         self.module: nn.Module | None = None
         self.attributes: Mapping[str, object] = {}
+        self._checkpointed = False
         # One entry for each pass that is in the module: to append and to pop is atomic.
         self._passes: list[None] = []
-        self._lent: LentClass | None = None
-        self._links: Links | None = None
+        self._loan: Loan | None = None
 
     @property
     def is_running(self) -> bool:
@@ -77,90 +85,124 @@ class Place:
         if self.instrumentation is not None:
             self.instrumentation.require()
 
-    def borrow(self) -> None:
-        """Lend the module its patched class, if this is the first who asks.
+    def update(self) -> None:
+        """Lend the module its patched class where somebody needs that, and take it back where nobody does any more.
 
         Raises:
-            NotInstrumentedError: the hook points were removed, or the part is gone.
+            NotInstrumentedError: the part is gone.
             UnsupportedModelError: something else stands in its place.
             ReplacedCodeError: the code that the hook points would be in was replaced.
         """
-        if not self.holders:
-            self.require()
-            with contextlib.ExitStack() as on_error:
-                for parent in self.parents:
-                    parent.borrow()
-                    on_error.callback(parent.give_back)
+        needed = self._is_needed()
+        if needed and not self.is_lent:
+            self._hold_parent(1)
+            try:
                 self._lend()
-                on_error.pop_all()
-        self.holders += 1
+            except MishformerLensError:
+                self._hold_parent(-1)
+                raise
+            self.is_lent = True
+        elif self.is_lent and not needed:
+            self.is_lent = False
+            self.settle()
+            self._hold_parent(-1)
 
-    def give_back(self) -> None:
-        """Take the patched class back, if this was the last who needs it; where a pass is running, after it."""
-        if self.holders:  # remove() may have taken everything back
-            self.holders -= 1
-            if not self.holders:
-                self.settle()
-                for parent in self.parents:
-                    parent.give_back()
+    def _is_needed(self) -> bool:
+        if self.instrumentation is not None and not self.instrumentation.active:
+            return False
+        if self.holders:
+            return True
+        for point in self.points:  # any() would take twice as long, and a cache asks this of every place
+            if point.listening:
+                return True
+        return False
+
+    def _hold_parent(self, number: int) -> None:
+        if self.parent is not None:
+            self.parent.holders += number
+            try:
+                self.parent.update()
+            except MishformerLensError:
+                self.parent.holders -= number
+                raise
 
     @contextlib.contextmanager
-    def lent(self) -> Iterator[None]:
-        """Have the module lent its patched class inside the context. For what it raises see :meth:`borrow`."""
+    def lent(self) -> Iterator[nn.Module]:
+        """Have the module lent its patched class inside the context. For what it raises see :meth:`update`."""
+        self.require()
         with LOCK:
-            self.borrow()
+            self.holders += 1
+            try:
+                self.update()
+            except MishformerLensError:
+                self.holders -= 1
+                raise
+        assert self.module is not None  # it is lent
         try:
-            yield
+            yield self.module
         finally:
             with LOCK:
-                self.give_back()
+                self.holders -= 1
+                self.update()
 
     def take_back(self) -> None:
         """Take the patched class back, whoever needs it; where a pass is running, after it."""
-        self.holders = 0
+        self.is_lent = False
         self.settle()
 
     def settle(self) -> None:
         """Take the patched class back, if nobody needs it any more and no pass is running."""
-        if self.module is None or self.holders or any(place._passes for place in (self, *self.parents)):
+        if self.module is None or self.is_lent:
             return
+        place: Place | None = self
+        while place is not None:
+            if place._passes:
+                return
+            place = place.parent
         module, self.module = self.module, None
-        assert self._lent is not None  # so is the module
-        _take_back(module, self._lent, self.attributes)
+        assert self._loan is not None  # the module was lent
+        _take_back(module, self._loan, self.attributes)
 
-    def enter(self) -> None:
+    def enter(self) -> list[None]:
         """Take note that a pass enters the module.
+
+        Returns:
+            a list from which the last is to be taken when the pass leaves, before :meth:`leave`.
 
         Raises:
             NotInstrumentedError: a part of the model was replaced while its hook points have hooks.
         """
-        if self.instrumentation is not None and self.instrumentation.base is self:
+        if self.is_base:
+            assert self.instrumentation is not None  # so has every base model's place
             self.instrumentation.check()
         self._passes.append(None)
+        return self._passes
 
     def leave(self) -> None:
-        """Take note that a pass leaves the module."""
-        self._passes.pop()
-        if self.instrumentation is not None and self.instrumentation.base is self:
+        """Take back what nobody needs any more, after a pass."""
+        if self.is_base:
+            assert self.instrumentation is not None  # so has every base model's place
             self.instrumentation.settle()
-        elif not self.holders:
+        else:
             with LOCK:
                 self.settle()
 
-    def check(self) -> None:
+    @property
+    def loan(self) -> "Loan":
+        """What the module was lent."""
+        assert self._loan is not None  # it is lent
+        return self._loan
+
+    def refuse_replacement(self) -> None:
         """Refuse a pass in which hooks would be missed.
 
         Raises:
-            NotInstrumentedError: another module stands here than the one that was lent.
+            NotInstrumentedError: always.
         """
-        if self._links is None:
-            self._links = self._find()[1]
-        for modules, name, module in self._links:
-            if modules.get(name) is not module:
-                raise NotInstrumentedError(
-                    f"{self.path} is another module than when its hook points got hooks, so they would not fire. Take "
-                    "the hooks off before a part is replaced, and add them again afterwards."
-                )
+        raise NotInstrumentedError(
+            f"{self.path} is another module than when its hook points got hooks, so they would not fire. Take the hooks "
+            "off before a part is replaced, and add them again afterwards."
+        )
 
     def refuse_export(self) -> None:
         """Refuse to be traced into a program while a cache is on.
@@ -175,36 +217,37 @@ class Place:
             )
 
     def _lend(self) -> None:
+        loan = self._loan
+        if self.module is not None and loan is not None and loan.module is self.module and loan.is_in_place():
+            return  # a pass is running since it was to be taken back
+        if loan is None or not loan.holds():
+            loan = self._loan = self._new_loan()
+        module, values = loan.module, vars(loan.module)
+        self._tell_of_checkpointing(values)
+        if len(values) != loan.size or loan.has_methods:
+            values.update(_rebound(module, type(module), loan.lent.cls))
+        # Not by way of torch's own, which looks for parameters and modules first.
+        object.__setattr__(module, "__class__", loan.lent.cls)
+        values.update(self.attributes)
+        values[PLACE] = self
+        self.module = module
+
+    def _new_loan(self) -> "Loan":
         assert self.instrumentation is not None  # a copy without its model is never lent anew
         module, links = self._find()
-        if module is self.module:
-            return  # a pass is running since it was to be taken back
+        cls = type(module)
         other = vars(module).get(PLACE)
-        if other is not None:
+        if other is not None and other is not self:
             raise UnsupportedModelError(
                 f"one module stands at {other.path} and at {self.path}, so a hook on one would fire for both. Put a copy "
                 "in one of the two places: copy.deepcopy(module)."
             )
-        lent = self.instrumentation.lent_class(self, type(module))
-        rebound = dict(_rebound(module, type(module), lent.cls))
-        _refuse_forward_of_its_own(module, self.path, rebound)
+        lent, proofs = self.instrumentation.lent_class(self, cls)
+        if "forward" in vars(module):
+            _refuse_forward_of_its_own(module, self.path, dict(_rebound(module, cls, lent.cls)))
         self.attributes = self.instrumentation.attributes(self)
-        self._tell_of_checkpointing()
-        # Not by way of torch's own, which looks for parameters and modules first.
-        object.__setattr__(module, "__class__", lent.cls)
-        vars(module).update(self.attributes)
-        vars(module).update(rebound)
-        vars(module)[PLACE] = self
-        self.module, self._lent, self._links = module, lent, links
-
-    def _tell_of_checkpointing(self) -> None:
-        """Let the hook points know whether a pass without them may be computed again while they have hooks."""
-        assert self.instrumentation is not None  # a copy without its model is never lent anew
-        around = [self.instrumentation.model, *(place.find() for place in self.parents), self.find()]
-        checkpointed = any(bool(vars(module).get("gradient_checkpointing")) for module in around)
-        for attribute in self.attributes.values():
-            if isinstance(attribute, HookPoint):
-                attribute.checkpointed = checkpointed
+        has_methods = types.MethodType in map(type, vars(module).values())
+        return Loan(module, cls, lent, links, proofs, len(vars(module)), has_methods)
 
     def find(self) -> nn.Module:
         """The module that stands here now.
@@ -215,10 +258,10 @@ class Place:
         return self._find()[0]
 
     def _find(self) -> tuple[nn.Module, Links]:
-        """The module that stands here now, and what has to stay for that to be so."""
+        """The module that stands here now, and the links that lead to it from its parent."""
         assert self.instrumentation is not None  # a copy without its model has no path
         module: nn.Module = self.instrumentation.model
-        links = []
+        links: list[tuple[Mapping[str, object], str, object]] = []
         for name in self.path.split(".") if self.path else ():
             inside = module._modules.get(name)
             if inside is None:
@@ -228,18 +271,74 @@ class Place:
                 )
             links.append((module._modules, name, inside))
             module = inside
-        return module, tuple(links)
+        # The parent, which is lent too, sees to the links that lead to it.
+        above = len(self.parent.path.split(".")) if self.parent is not None and self.parent.path else 0
+        return module, tuple(links[above:])
+
+    def _tell_of_checkpointing(self, values: Mapping[str, object]) -> None:
+        """Let the hook points know whether a pass without them may be computed again while they have hooks."""
+        place: Place | None = self.parent
+        checkpointed = bool(values.get("gradient_checkpointing"))
+        while place is not None and place.module is not None:
+            checkpointed = checkpointed or bool(vars(place.module).get("gradient_checkpointing"))
+            place = place.parent
+        if checkpointed != self._checkpointed:
+            self._checkpointed = checkpointed
+            for point in self.points:
+                point.checkpointed = checkpointed
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Place":
         duplicate = object.__new__(type(self))
         memo[id(self)] = duplicate
-        state = vars(self) | {"_passes": [], "_links": None}
+        state = vars(self) | {"_passes": []}
         instrumentation = self.instrumentation
         if instrumentation is None or (id(instrumentation) not in memo and id(instrumentation.model) not in memo):
             # A part is copied without its model: its hooks go on acting, and nothing of the model comes along.
-            state |= {"instrumentation": None, "parents": ()}
+            state |= {"instrumentation": None, "parent": None, "is_base": False}
         vars(duplicate).update(copy.deepcopy(state, memo))
         return duplicate
+
+
+@dataclasses.dataclass(frozen=True)
+class Loan:
+    """A class that was found for a module, and what has to stay as it is for that to be right.
+
+    Attributes:
+        module: the module.
+        cls: its class without the lent one.
+        lent: the class to lend it.
+        links: where it stands: the tables that lead there from its parent, with name and module.
+        proofs: the living code that the lent class stands in for: where it is, under which name, and what it is.
+        size: how many attributes the module has: if others put a method of it on the module, it has more.
+        has_methods: whether some have done so.
+    """
+
+    module: nn.Module
+    cls: type
+    lent: LentClass
+    links: Links
+    proofs: Links
+    size: int
+    has_methods: bool
+
+    def is_in_place(self) -> bool:
+        """Whether the module stands where it stood."""
+        return not [name for table, name, module in self.links if table.get(name) is not module]
+
+    def holds(self) -> bool:
+        """Whether nothing changed that matters."""
+        return (
+            type(self.module) is self.cls
+            and "forward" not in vars(self.module)
+            and PLACE not in vars(self.module)
+            and self.is_in_place()
+            and not [name for table, name, code in self.proofs if table.get(name) is not code]
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Loan | None":
+        """The loan of the copied module: what is known of where it stands is for the original alone."""
+        module: nn.Module = copy.deepcopy(self.module, memo)
+        return Loan(module, self.cls, self.lent, (), self.proofs, self.size, self.has_methods)
 
 
 def _refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[str, object]) -> None:
@@ -253,12 +352,15 @@ def _refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[st
     )
 
 
-def _take_back(module: nn.Module, lent: LentClass, attributes: Mapping[str, object]) -> None:
-    for name in (*attributes, PLACE):
-        vars(module).pop(name, None)
+def _take_back(module: nn.Module, loan: Loan, attributes: Mapping[str, object]) -> None:
+    values = vars(module)
+    values.pop(PLACE, None)
+    for name in attributes:
+        values.pop(name, None)
     old = type(module)
-    new = without(old, lent)
-    vars(module).update(_rebound(module, old, new))
+    new = loan.cls if old is loan.lent.cls else without(old, loan.lent)
+    if len(values) != loan.size or loan.has_methods:
+        values.update(_rebound(module, old, new))
     object.__setattr__(module, "__class__", new)
 
 

@@ -113,11 +113,13 @@ def _calling(original: Any) -> Callable[..., Any]:
         if torch.compiler.is_compiling():
             place.refuse_export()
             return call(self, *args, **kwargs)
-        place.enter()
+        passes = place.enter()
         try:
             return call(self, *args, **kwargs)
         finally:
-            place.leave()
+            passes.pop()
+            if place.is_base or not place.is_lent:
+                place.leave()
 
     return __call__
 

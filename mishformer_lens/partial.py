@@ -67,9 +67,7 @@ def start_at(instrumentation: "Instrumentation", layer: int, residual: torch.Ten
         # The base model's patched class looks for the blocks that this thread keeps. A first layer that is lent is not
         # checkpointed: where it is computed again, nobody hands it the residual stream.
         first = instrumentation.place(layer, "") if len(kept) else instrumentation.place(None, "ln_final")
-        context.enter_context(first.lent())
-        assert first.module is not None  # it is lent
-        handle = first.module.register_forward_pre_hook(replace, with_kwargs=True, prepend=True)
+        handle = context.enter_context(first.lent()).register_forward_pre_hook(replace, with_kwargs=True, prepend=True)
         context.callback(handle.remove)
         before = kept_blocks(instrumentation.model)
         _kept.by_model = {**_all_kept(), instrumentation.model: kept}

@@ -13,7 +13,7 @@ from torch import nn
 
 from mishformer_lens.engine import BuiltMembers, build_members, patch_source, replaced_by
 from mishformer_lens.errors import ReplacedCodeError, UnsupportedModelError
-from mishformer_lens.lending import Place
+from mishformer_lens.lending import Links, Place
 from mishformer_lens.lent_classes import (
     PLACE,
     LentClass,
@@ -69,16 +69,22 @@ class PatchedModule:
         """The nearest ancestor of ``cls``, or itself, that has a patched class."""
         return next((each for each in cls.__mro__ if each in self.built.classes), None)
 
-    def prove(self, original: type) -> None:
+    def prove(self, original: type) -> Links:
         """Compare the living code that the patched class of ``original`` stands in for with the code in the file.
+
+        Returns:
+            what was compared: as long as that is there, it is proven.
 
         Raises:
             ReplacedCodeError: other code replaced some of it.
         """
+        proofs = []
         for name in self.built.uses[original]:
             owner, _ = self.built.originals[name]
             attribute = name.rpartition(".")[2]
-            living = vars(self.module if owner is None else owner).get(attribute)
+            table = vars(self.module if owner is None else owner)
+            living = table.get(attribute)
+            proofs.append((table, attribute, living))
             if living in self._proven:
                 continue
             patched = self.built.functions[name] if owner is None else vars(self.built.classes[owner]).get(attribute)
@@ -97,6 +103,7 @@ class PatchedModule:
                     "parts of the model that do not run it."
                 )
             self._proven.add(living)
+        return tuple(proofs)
 
 
 _patched: dict[tuple[str, str, Source], list[PatchedModule]] = {}
@@ -117,8 +124,8 @@ def patched_module(family: Family, variant: Variant, source: Source, cls: type) 
         return made if made.original_of(cls) is not None else None
 
 
-def lent_class(family: Family, variant: Variant, source: Source, place: Place, cls: type) -> LentClass:
-    """The class to lend to a module of the class ``cls`` at ``place``.
+def lent_class(family: Family, variant: Variant, source: Source, place: Place, cls: type) -> tuple[LentClass, Links]:
+    """The class to lend to a module of the class ``cls`` at ``place``, and the living code for which that is right.
 
     Args:
         source: the source of the family's module.
@@ -129,13 +136,13 @@ def lent_class(family: Family, variant: Variant, source: Source, place: Place, c
     """
     refuse_foreign(family, variant, source, place, cls)
     if place.part.startswith("ln"):
-        return _layer_norm(cls)
+        return _layer_norm(cls), ()
     patched = patched_module(family, variant, source, cls)
     assert patched is not None  # it was not refused
     original = patched.original_of(cls)
     assert original is not None
-    patched.prove(original)
-    return _patched_class(cls, original, patched, place.layer is None and family.components["blocks"])
+    proofs = patched.prove(original)
+    return _patched_class(cls, original, patched, place.layer is None and family.components["blocks"]), proofs
 
 
 def refuse_foreign(family: Family, variant: Variant, source: Source, place: Place, cls: type) -> None:
@@ -197,4 +204,4 @@ def _restored(
 
 def _is_lent(module: object) -> bool:
     place = vars(module).get(PLACE) if isinstance(module, nn.Module) else None
-    return place is not None and place.holders > 0
+    return place is not None and place.is_lent

@@ -91,9 +91,7 @@ def build_members(
             originals[name] = None, original
     classes = _subclasses(module, methods)
     compiler.link(functions | {original.__name__: subclass for original, subclass in classes.items()})
-    uses = {
-        cls: frozenset().union(*(uses.get(each, ()) for each in cls.__mro__)) & originals.keys() for cls in classes
-    }
+    uses = {cls: frozenset().union(*(uses.get(each, ()) for each in cls.__mro__)) & originals.keys() for cls in classes}
     return BuiltMembers(classes=classes, functions=functions, originals=originals, uses=uses, filename=filename)
 
 

@@ -60,7 +60,9 @@ def test_an_idle_model_is_checkpointed(kind: str, use_reentrant: bool) -> None:
 
 
 @REENTRANT
-def test_a_block_with_an_edit_has_the_gradient_that_it_has_without_checkpointing(kind: str, use_reentrant: bool) -> None:
+def test_a_block_with_an_edit_has_the_gradient_that_it_has_without_checkpointing(
+    kind: str, use_reentrant: bool
+) -> None:
     plain, model = training(kind), training(kind, use_reentrant)
     for each in (plain, model):
         point = mishformer_lens.instrument(each)["blocks.1.mlp.hook_post"]

@@ -196,7 +196,11 @@ def test_a_class_sees_patched_classes_under_their_names() -> None:
 
 
 def test_says_what_patched_code_stands_in_for_and_what_a_class_uses() -> None:
-    edits = {"norm": [("x + SCALE", "x")], "Base.forward": [("norm(x)", "norm(x) + 1")], "twice": [("norm(norm(x))", "x")]}
+    edits = {
+        "norm": [("x + SCALE", "x")],
+        "Base.forward": [("norm(x)", "norm(x) + 1")],
+        "twice": [("norm(norm(x))", "x")],
+    }
     module, built = build(MODULE, edits)
     assert built.originals == {
         "norm": (None, module.norm),

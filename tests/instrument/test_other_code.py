@@ -42,7 +42,9 @@ def test_a_forward_that_does_not_run_patched_code_is_refused(model: Any) -> None
     mlp.forward = lambda *args, **kwargs: 2 * original(*args, **kwargs)
     before, expected = trace(model), logits(model)
     instrumentation = mishformer_lens.instrument(model)
-    with pytest.raises(ReplacedCodeError, match=r"mlp was replaced, on this one module, by .*<lambda>.*test_other_code"):
+    with pytest.raises(
+        ReplacedCodeError, match=r"mlp was replaced, on this one module, by .*<lambda>.*test_other_code"
+    ):
         instrumentation[NAME].add_hook(zero)
     with pytest.raises(ReplacedCodeError), instrumentation.caching([NAME]):
         pass
@@ -140,9 +142,7 @@ def attention_code(family: str) -> tuple[Any, str]:
     return (module.GPT2Attention if family == "gpt2" else module.GPTNeoXAttention), "_attn"
 
 
-def test_an_attention_function_that_is_replaced_is_never_passed_by(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_attention_function_that_is_replaced_is_never_passed_by(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, name = attention_code(Case(kind).family)
     original = getattr(owner, name)
 
@@ -335,7 +335,9 @@ def test_a_class_between_with_a_forward_of_its_own_is_refused(model: Any) -> Non
 
     mlp.__class__ = Mine
     instrumentation = mishformer_lens.instrument(model)
-    with pytest.raises(ReplacedCodeError, match=rf"Mine has a forward of its own in the place of {original.__name__}'s"):
+    with pytest.raises(
+        ReplacedCodeError, match=rf"Mine has a forward of its own in the place of {original.__name__}'s"
+    ):
         instrumentation[NAME].add_hook(zero)
     assert type(mlp) is Mine
     mlp.__class__ = Quiet
