@@ -1,7 +1,7 @@
 """Turns `nox --list --json` on standard input into the job matrix of a workflow, as `sessions=<JSON>`.
 
-Without arguments these are the checks and the cells that every change has to pass; with arguments, the sessions that have
-one of them as a tag.
+Without arguments these are the checks and the cells that every change has to pass; with arguments, the sessions that
+have one of them as a tag.
 """
 
 from __future__ import annotations

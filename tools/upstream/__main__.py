@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,13 +27,13 @@ RUNS = {"plain": "plain", "again": "plain", "idle": "idle", "observed": "observe
 """Name of a run to its kind of models. Twice on plain models: a test that differs there proves nothing."""
 
 
-def run(name: str, folder: Path, processes: int, more: list[str]) -> Path:
+def run(name: str, folder: Path, more: list[str]) -> Path:
     """Runs the tests in `folder` once, and returns the record."""
     record = folder / f"{name}.json"
     record.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "tests/models", "-p", "tools.upstream.plugin", "-p", "no:cacheprovider"]
-    # A whole file in one process: what a test leaves behind meets the same tests in every run.
-    command += [f"--numprocesses={processes}", "--dist=loadfile", "--quiet", "--tb=short", f"--rootdir={folder}"]
+    # In one process: what a test leaves behind meets the same tests in every run.
+    command += ["-p", "no:xdist", "--quiet", "--tb=short", f"--rootdir={folder}"]
     command += [f"--models={RUNS[name]}", f"--record={record}", *more]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0"}
@@ -44,7 +45,7 @@ def run(name: str, folder: Path, processes: int, more: list[str]) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="a scratch folder; a download in it is used again")
-    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time")
     parser.add_argument("more", nargs="*", help="arguments for pytest, after --")
     arguments = parser.parse_args()
     release = version("transformers")
@@ -54,7 +55,9 @@ def main() -> int:
         unpack_tests(fetch_sdist(release, folder), folder)
         stand_ins = write_cases(folder, FAMILIES)
         print(f"not in the sdist, so without their tests: {', '.join(stand_ins) or 'nothing'}", flush=True)
-        runs = {name: read_run(run(name, folder, arguments.processes, arguments.more)) for name in RUNS}
+        with ThreadPoolExecutor(arguments.processes) as pool:
+            records = pool.map(lambda name: run(name, folder, arguments.more), RUNS)
+            runs = {name: read_run(record) for name, record in zip(RUNS, records, strict=True)}
         comparison = compare(runs["plain"], runs["again"], {name: runs[name] for name in HOOKED})
     except (UpstreamError, ComparisonError) as error:
         print(f"{error}\nThe output of pytest is in {folder}/*.log.", file=sys.stderr)

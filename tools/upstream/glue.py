@@ -93,7 +93,7 @@ class Glue:
     # The loss of GPT-2 with two heads is that of one.
     test_all_params_have_gradient = False
 
-    def setUp(self) -> None:  # noqa: N802 - unittest's name
+    def setUp(self) -> None:
         # It starts anywhere, at import and in the middle of tests: runs could not be compared.
         common: Any = sys.modules["tests.test_modeling_common"]
         common.global_rng = RepeatableRandom(0)
@@ -117,9 +117,8 @@ class Glue:
             config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
             inputs["attention_mask"][0, :3] = 0
             model = model_class(config).eval()
-            result = model.generate(
-                **inputs, max_new_tokens=6, min_new_tokens=6, return_dict_in_generate=True, **arguments
-            )
+            lengths = {"max_new_tokens": 6, "min_new_tokens": 6}
+            result = model.generate(**inputs, **lengths, return_dict_in_generate=True, **arguments)
             assert result.sequences.shape == (self.model_tester.batch_size, self.model_tester.seq_length + 6)
 
     def test_glue_generate_greedily(self) -> None:

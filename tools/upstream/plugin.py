@@ -1,8 +1,8 @@
 """A pytest plugin: what every test did and what its models gave, on plain models or on hooked ones.
 
 `--models`: plain; idle, every model of our families is hooked when it is made; observed, and every hook point of it is
-observed, but for the attention pattern of layers with a fused kernel: these leave their kernel for it, and warn. `--record
-FILE` is where the outcomes go. It works with pytest-xdist.
+observed, but for the attention pattern of layers with a fused kernel: these leave their kernel for it, and warn.
+`--record FILE` is where the outcomes go.
 """
 
 from __future__ import annotations
@@ -80,6 +80,9 @@ class Watch:
 
 WATCH = Watch()
 
+RECORD: dict[str, dict[str, Any]] = {}
+"""What every test did, by its id: the fields of tools.upstream.compare.Result."""
+
 
 def _look(_: torch.Tensor, hook_point: Any) -> None:
     # Inside compiled code a count would be compiled in, and each of its values compiled anew.
@@ -115,7 +118,7 @@ def parts(value: object, seen: set[int]) -> Iterator[bytes]:
         # A key-value cache, and in later releases its layers.
         seen.add(id(value))
         yield type(value).__name__.encode()
-        yield from parts({name: each for name, each in sorted(vars(value).items())}, seen)
+        yield from parts(dict(sorted(vars(value).items())), seen)
 
 
 def _traced() -> bool:
@@ -188,9 +191,6 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     WATCH.kind = config.getoption("models")
     _watch_models()
-    # The processes of pytest-xdist report to the one that writes the record.
-    if "workerinput" not in vars(config):
-        config.pluginmanager.register(Recorder(config.getoption("record")))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -199,31 +199,23 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     try:
         return (yield)
     finally:
-        found = {"outputs": WATCH.outputs, "activations": WATCH.activations, "hooked": WATCH.hooked}
-        item.user_properties.append(("watched", json.dumps(found)))
-
-
-class Recorder:
-    """Collects what every test did, and writes it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._tests: dict[str, dict[str, Any]] = {}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        test = self._tests.setdefault(
-            report.nodeid, {"outcome": "passed", "reason": "", "outputs": [], "activations": {}, "hooked": 0}
+        RECORD.setdefault(item.nodeid, {}).update(
+            outputs=WATCH.outputs, activations=WATCH.activations, hooked=WATCH.hooked
         )
-        outcome = "xfailed" if hasattr(report, "wasxfail") and report.skipped else report.outcome
-        if WORST_LAST.index(outcome) > WORST_LAST.index(test["outcome"]):
-            test["outcome"], test["reason"] = outcome, _reason(report)
-        for name, value in report.user_properties:
-            if name == "watched":
-                test.update(json.loads(str(value)))
 
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            self._path.write_text(json.dumps(self._tests, indent=1, sort_keys=True), encoding="utf-8")
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    test = RECORD.setdefault(report.nodeid, {})
+    outcome = "xfailed" if hasattr(report, "wasxfail") and report.skipped else report.outcome
+    # A test has several reports, and one more for each subtest.
+    if WORST_LAST.index(outcome) >= WORST_LAST.index(test.setdefault("outcome", "passed")):
+        test["outcome"], test["reason"] = outcome, _reason(report) if outcome != "passed" else ""
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        path: Path = session.config.getoption("record")
+        path.write_text(json.dumps(RECORD, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def _reason(report: pytest.TestReport) -> str:

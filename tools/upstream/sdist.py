@@ -128,9 +128,9 @@ def write_cases(folder: Path, families: Iterable[str]) -> list[str]:
 def missing_imports(source: str, tests: Path) -> Iterator[tuple[str, list[str]]]:
     """What `source`, a module in `tests`, imports at its top from modules beside it that are not there."""
     for node in ast.parse(source).body:
-        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
-            if not tests.joinpath(*node.module.split(".")).with_suffix(".py").is_file():
-                yield node.module, [alias.name for alias in node.names]
+        beside = node.module if isinstance(node, ast.ImportFrom) and node.level == 1 else None
+        if beside and not tests.joinpath(*beside.split(".")).with_suffix(".py").is_file():
+            yield beside, [alias.name for alias in node.names]
 
 
 def _make_packages(tests: Path, folder: Path) -> None:
