@@ -65,6 +65,10 @@ class NotInstrumentedError(MishformerLensError):
     """The model carries no hook points, or they were removed already."""
 
 
+class ReplacedCodeError(UnsupportedModelError):
+    """Other code replaced the code that hook points would be in, so that a hook might never fire."""
+
+
 class UnverifiedSourceWarning(UserWarning):
     """A person chose to go on with a source that was never verified."""
 
@@ -75,6 +79,10 @@ class UnsupportedReleaseWarning(UserWarning):
 
 class EagerFallbackWarning(UserWarning):
     """A hook needs attention scores, so a fused attention kernel was left for the eager computation."""
+
+
+class CheckpointingWarning(UserWarning):
+    """Gradient checkpointing is off for the blocks whose hook points have hooks."""
 
 
 class HookError(MishformerLensError):
@@ -91,6 +99,10 @@ class UnknownHookAttributeError(UnknownHookError, AttributeError):
 
 class HookShapeError(HookError):
     """A hook returned something that cannot replace the activation it was given."""
+
+
+class TracedCacheError(HookError):
+    """A model is traced into a program while its activations are cached."""
 
 
 class CheckpointNotFoundError(MishformerLensError):

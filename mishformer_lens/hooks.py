@@ -4,18 +4,28 @@ Patched code calls it with the tensor as HuggingFace has it; hooks see the tenso
 Importing this module imports torch and TransformerLens.
 """
 
+import contextlib
+import copy
+import operator
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint as _TransformerLensHookPoint
 
 from mishformer_lens.errors import HookShapeError
 
-# One thread may take a hook off while another attaches one to the same module. Reentrant: a finalizer may do either.
-_listening = threading.RLock()
+if TYPE_CHECKING:
+    from mishformer_lens.lending import Place
+
+LOCK = threading.RLock()
+"""Held while hooks come and go: one thread may take a hook off while another attaches one to the same module.
+
+Reentrant: a finalizer may do either.
+"""
 
 
 class HookPoint(_TransformerLensHookPoint):
@@ -36,6 +46,11 @@ class HookPoint(_TransformerLensHookPoint):
         self.listening = False
         self._observers: tuple[Observer, ...] = ()
         self._groups: tuple[HookGroup, ...] = ()
+        self._places: tuple[Place, ...] = ()
+        # Threads in which it is silent for the time being.
+        self._silent_in: frozenset[int] = frozenset()
+        # Whether the block that it is in was checkpointed when it had no hooks.
+        self.checkpointed = False
 
     def __setattr__(self, name: str, value: object) -> None:
         # torch's own looks for parameters and modules first: half the time of making 300 hook points. What every cache
@@ -46,23 +61,50 @@ class HookPoint(_TransformerLensHookPoint):
             object.__setattr__(self, name, value)
 
     def _listen(self, listening: bool) -> None:
-        with _listening:
-            if listening != self.listening:
-                self.__dict__["listening"] = listening
-                for group in self._groups:
-                    group.count(1 if listening else -1)
+        with LOCK:
+            if listening == self.listening:
+                return
+            if listening:
+                with contextlib.ExitStack() as on_error:
+                    for place in self._places:
+                        place.borrow()
+                        on_error.callback(place.give_back)
+                    on_error.pop_all()
+            self.__dict__["listening"] = listening
+            for group in self._groups:
+                group.count(1 if listening else -1)
+            if not listening:
+                for place in self._places:
+                    place.give_back()
 
     def join(self, group: "HookGroup") -> None:
         """Let ``group`` know from now on whether this hook point is listening."""
         self._groups = (*self._groups, group)
 
+    def belong(self, *places: "Place") -> None:
+        """Have the modules at ``places`` lent their patched classes from now on while this hook point is listening."""
+        self._places = places
+
+    def require(self) -> None:
+        """Refuse a hook that could never fire.
+
+        Raises:
+            NotInstrumentedError: the hook points of this model were removed.
+        """
+        for place in self._places:
+            place.require()
+
     def add_observer(self, observer: "Observer") -> None:
         """Call ``observer(activation, hook_point)`` whenever the activation was computed, after all hooks.
 
         An observer sees what the hooks made of the activation and cannot replace it. It costs a fraction of a hook.
+
+        Raises:
+            NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: it would never be called.
         """
-        self.__dict__["_observers"] = (*self._observers, observer)
+        self.require()
         self._listen(True)
+        self.__dict__["_observers"] = (*self._observers, observer)
 
     def remove_observer(self, observer: "Observer") -> None:
         """Take an observer off again; nothing happens where it is not on."""
@@ -71,29 +113,63 @@ class HookPoint(_TransformerLensHookPoint):
         self._listen(bool(others) or self.may_edit())
 
     def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
-        self._listen(True)
-        return super().register_forward_hook(*args, **kwargs)
+        with self._registering():
+            return _Handle(super().register_forward_hook(*args, **kwargs), self)
 
     def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
-        self._listen(True)
-        return super().register_forward_pre_hook(*args, **kwargs)
+        with self._registering():
+            return _Handle(super().register_forward_pre_hook(*args, **kwargs), self)
 
     def register_full_backward_hook(self, *args: Any, **kwargs: Any) -> Any:
-        self._listen(True)
-        return super().register_full_backward_hook(*args, **kwargs)
+        with self._registering():
+            return _Handle(super().register_full_backward_hook(*args, **kwargs), self)
 
     def register_full_backward_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
+        with self._registering():
+            return _Handle(super().register_full_backward_pre_hook(*args, **kwargs), self)
+
+    @contextlib.contextmanager
+    def _registering(self) -> Iterator[None]:
+        """Be listening from before a hook is there; not, where torch refuses the hook."""
+        self.require()
         self._listen(True)
-        return super().register_full_backward_pre_hook(*args, **kwargs)
+        try:
+            yield
+        finally:
+            self.settle()
 
     def remove_hooks(self, *args: Any, **kwargs: Any) -> None:
         super().remove_hooks(*args, **kwargs)
-        self._listen(self.is_active())
+        self.settle()
+
+    def settle(self) -> None:
+        """Listen no more where no hook is left."""
+        self._listen(bool(self._observers) or self.may_edit())
+
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Call no hook in this thread inside the context."""
+        thread = threading.get_ident()
+        with LOCK:
+            self._silent_in |= {thread}
+        try:
+            yield
+        finally:
+            with LOCK:
+                self._silent_in -= {thread}
 
     def is_active(self) -> bool:
         """Whether any hook is attached, forward or backward."""
-        # Looked up even where somebody was listening: a hook may have been removed through its handle.
-        return self.listening and (bool(self._observers) or self.may_edit())
+        return self.listening and not self._is_silent()
+
+    def _is_silent(self) -> bool:
+        """Whether hooks are to miss the pass that is running in this thread."""
+        if not (self._silent_in or self.checkpointed):
+            return False
+        # What runs inside of a backward pass here is a block without hooks in the forward pass that is computed again:
+        # blocks with hooks are not checkpointed.
+        again = self.checkpointed and torch._C._current_graph_task_id() != -1  # torch.utils.checkpoint asks this too
+        return again or threading.get_ident() in self._silent_in
 
     def may_edit(self) -> bool:
         """Whether any hook is attached that can replace the activation: observers cannot."""
@@ -105,7 +181,7 @@ class HookPoint(_TransformerLensHookPoint):
         Raises:
             HookShapeError: a hook returned something that is not a tensor of the activation's shape.
         """
-        if not self.listening:
+        if not self.listening or self._is_silent():
             return activation
         result = self._edited(activation) if self.may_edit() else activation
         for observer in self._observers:
@@ -155,6 +231,39 @@ class HookPoint(_TransformerLensHookPoint):
     def copied(self, activation: torch.Tensor) -> torch.Tensor:
         """As calling it, on a copy: an edit, in place or not, does not reach the other users of ``activation``."""
         return self(activation.clone()) if self.is_active() else activation
+
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "HookPoint":
+        duplicate = object.__new__(type(self))
+        memo[id(self)] = duplicate
+        duplicate.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return duplicate
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickled, a model's hook point is the one of that name on the model that is loaded."""
+        instrumentation = self._places[0].instrumentation if self._places else None
+        if instrumentation is None:
+            return super().__reduce_ex__(protocol)
+        return operator.getitem, (instrumentation, self.name)
+
+
+class _Handle(RemovableHandle):
+    """torch's handle of a hook, which lets the hook point know when the hook is gone."""
+
+    def __init__(self, handle: RemovableHandle, point: HookPoint) -> None:
+        vars(self).update(vars(handle))
+        self._point = point
+
+    def remove(self) -> None:
+        super().remove()
+        self._point.settle()
+
+    def __getstate__(self) -> Any:
+        return super().__getstate__(), self._point
+
+    def __setstate__(self, state: Any) -> None:
+        inner, self._point = state
+        super().__setstate__(inner)
 
 
 class HookGroup:

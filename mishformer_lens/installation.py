@@ -1,4 +1,4 @@
-"""Hook every supported model that is created from now on."""
+"""Prove every supported model that is created from now on."""
 
 import functools
 import importlib
@@ -14,15 +14,16 @@ from mishformer_lens.patchers import FAMILIES
 from mishformer_lens.patchers.resolver import resolve
 
 _lock = threading.Lock()
-_originals: dict[type[nn.Module], Any] = {}
 
 
 def install(*, allow_unverified: bool | None = None) -> None:
-    """From now on, every GPT-2 and GPT-NeoX model is hooked when it is created, whoever creates it.
+    """From now on, see to it that every GPT-2 and GPT-NeoX model can be hooked when it is created, whoever creates it.
 
-    The base classes' ``__init__`` is wrapped, and the finished instance is instrumented; so it does not matter under
-    which name, from which attention-class dictionary or by which ``Auto`` class the parts are made. Models that exist
-    already stay as they are. Installing twice changes nothing.
+    The base classes' ``__init__`` is wrapped, and the instance is instrumented; so it does not matter under which name,
+    from which attention-class dictionary or by which ``Auto`` class the parts are made. A model that has no place for
+    hook points is refused there and then, not when the first hook is added. Its hook points are those that
+    :func:`mishformer_lens.instrument` gives. Models that exist already stay as they are. Installing twice changes
+    nothing.
 
     Raises:
         ResolutionError: a family has no proven variant for the installed release; then nothing is installed.
@@ -34,29 +35,45 @@ def install(*, allow_unverified: bool | None = None) -> None:
             resolve(family, Path(str(module.__file__)), allow_unverified)
             classes.append(getattr(module, family.base_model))
         for cls in classes:
-            if cls not in _originals:
-                _originals[cls] = cls.__init__
-                cls.__init__ = _instrumenting(cls.__init__, allow_unverified)
+            if cls not in _installed:
+                _installed[cls] = _Installed(cls, allow_unverified)
 
 
 def uninstall() -> None:
-    """Undo :func:`install`. Models that were created in between keep their hook points.
+    """Undo :func:`install`. What other code wrapped around an ``__init__`` in between stays there.
 
     Raises:
         NotInstrumentedError: nothing is installed.
     """
     with _lock:
-        if not _originals:
+        if not _installed:
             raise NotInstrumentedError("nothing is installed: call mishformer_lens.install() first.")
-        for cls, original in _originals.items():
-            cls.__init__ = original  # type: ignore[method-assign]
-        _originals.clear()
+        for each in _installed.values():
+            each.undo()
+        _installed.clear()
 
 
-def _instrumenting(original: Any, allow_unverified: bool | None) -> Any:
-    @functools.wraps(original)
-    def init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        instrument(self, allow_unverified=allow_unverified)
+class _Installed:
+    """The wrapper around the ``__init__`` of one class."""
 
-    return init
+    def __init__(self, cls: Any, allow_unverified: bool | None) -> None:
+        self._cls = cls
+        self._original = original = cls.__init__
+        self._active = True
+
+        @functools.wraps(original)
+        def init(model: nn.Module, *args: Any, **kwargs: Any) -> None:
+            original(model, *args, **kwargs)
+            if self._active:
+                instrument(model, allow_unverified=allow_unverified)
+
+        self._wrapper = cls.__init__ = init
+
+    def undo(self) -> None:
+        """Take the wrapper off; where another was put around it, let it do nothing more."""
+        self._active = False
+        if self._cls.__init__ is self._wrapper:
+            self._cls.__init__ = self._original
+
+
+_installed: dict[type, _Installed] = {}

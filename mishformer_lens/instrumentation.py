@@ -1,10 +1,11 @@
 """Put hook points on a live model, and take them off again."""
 
 import contextlib
+import copy
 import functools
 import importlib
 import threading
-import types
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,55 +13,93 @@ from typing import Any
 import torch
 from torch import nn
 
-from mishformer_lens.engine import BuiltMembers, build_members, patch_source
 from mishformer_lens.errors import NotInstrumentedError, UnknownHookError, UnsupportedModelError
-from mishformer_lens.hooks import HookGroup, HookPoint, Observer
-from mishformer_lens.live_changes import LiveChanges, make_copyable
-from mishformer_lens.on_demand import AttentionInputs, AttentionScores, HeadResults, HookedLayerNorm
+from mishformer_lens.hooks import LOCK, HookPoint, Observer
+from mishformer_lens.lending import Place
+from mishformer_lens.lent_classes import LentClass
+from mishformer_lens.on_demand import AttentionInputs, AttentionScores, HeadResults
+from mishformer_lens.patched_classes import lent_class, refuse_foreign
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.contract import HookSpec
 from mishformer_lens.patchers.resolver import resolve
 from mishformer_lens.suggestions import did_you_mean
 
-_RECORD = "_mishformer_lens"
+class HookPoints(Mapping[str, HookPoint]):
+    """The hook points of a live model by TransformerLens's names, in the order in which they fire.
 
-# The hook points of one module, on the module.
-_GROUP = "_mishformer_lens_hooks"
+    The names follow the blocks that the model has. A hook point is made when it is first asked for.
+    """
 
-_HELPERS = ("attention_inputs", "attention_scores", "head_results")
+    def __init__(self, instrumentation: "Instrumentation") -> None:
+        self._instrumentation = instrumentation
+        self._made: dict[str, HookPoint] = {}
 
-# They only write documentation, and some of them fail where the code has no file.
-DOCUMENTATION_DECORATORS = frozenset(
-    {
-        "auto_docstring",
-        "add_start_docstrings",
-        "add_start_docstrings_to_model_forward",
-        "add_code_sample_docstrings",
-        "add_end_docstrings",
-        "replace_return_docstrings",
+    def __getitem__(self, name: str) -> HookPoint:
+        made = self._made.get(name)
+        if made is None:
+            # Two threads may ask at once: the first that is kept counts.
+            made = self._made.setdefault(name, self._make(name))
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names()
+
+    def _names(self) -> Mapping[str, HookSpec]:
+        instrumentation = self._instrumentation
+        return _names(instrumentation.family, instrumentation.n_layers, instrumentation.is_parallel)
+
+    def _make(self, name: str) -> HookPoint:
+        spec = self._names()[name]
+        layer = int(name.split(".", 2)[1]) if name.startswith("blocks.") else None
+        parts = [spec.name.rpartition(".")[0], *([] if spec.taken_by is None else [spec.taken_by])]
+        point = HookPoint()
+        point.name = name
+        point.belong(*(self._instrumentation.place(layer, part) for part in parts))
+        return point
+
+
+@functools.lru_cache(maxsize=64)
+def _names(family: Family, n_layers: int, is_parallel: bool) -> dict[str, HookSpec]:
+    in_block = [spec for spec in family.block_hooks if not (is_parallel and spec.name == "hook_resid_mid")]
+    return {
+        **{spec.name: spec for spec in family.embedding_hooks},
+        **{f"blocks.{layer}.{spec.name}": spec for layer in range(n_layers) for spec in in_block},
+        **{spec.name: spec for spec in family.final_hooks},
     }
-)
 
 
 class Instrumentation:
     """The hook points of one live model. Made by :func:`instrument`.
 
-    It is a context manager: leaving the context removes the hook points.
+    The model carries nothing of it until a hook point gets a hook or an observer, and only its parts that have such hook
+    points do then. It is a context manager: leaving the context removes the hook points.
 
     Attributes:
-        model: the base model that carries them, a ``GPT2Model`` or ``GPTNeoXModel``.
+        model: the base model, a ``GPT2Model`` or ``GPTNeoXModel``.
         family: the model's family.
-        variant: the variant that was put on.
+        variant: the variant that serves the installed release.
         hook_points: TransformerLens name to hook point, in the order in which they fire.
+        observers: how many observers are on, of :meth:`observing` and :meth:`caching`.
     """
 
-    def __init__(self, model: nn.Module, family: Family, variant: Variant) -> None:
+    def __init__(self, model: nn.Module, family: Family, variant: Variant, path: Path) -> None:
         self.model = model
         self.family = family
         self.variant = variant
-        self.hook_points: dict[str, HookPoint] = {}
+        self._path = path
+        self.hook_points: Mapping[str, HookPoint] = HookPoints(self)
+        self.observers = 0
+        self.base = Place(self, None, "", "")
+        self._places: dict[tuple[int | None, str], Place] = {(None, ""): self.base}
+        self._helpers: dict[int, dict[str, object]] = {}
         self._contexts = 0
-        self._changes = LiveChanges()
+        self._removed = False
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -74,8 +113,38 @@ class Instrumentation:
 
     @property
     def active(self) -> bool:
-        """Whether these hook points are on the model."""
-        return vars(self.model).get(_RECORD) is self
+        """Whether these hook points are on the model: they are until :meth:`remove`."""
+        return not self._removed
+
+    @property
+    def blocks(self) -> nn.Module:
+        """HuggingFace's list of the model's blocks, as it is now."""
+        blocks = self.model._modules[self.family.components["blocks"]]
+        assert blocks is not None  # instrument() refuses a model without blocks
+        return blocks
+
+    @property
+    def n_layers(self) -> int:
+        """How many blocks the model has now."""
+        return len(self.blocks._modules)
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether attention and MLP of each block read the same residual stream."""
+        switch = self.family.parallel_switch
+        return switch is not None and bool(getattr(self.model.config, switch))
+
+    def require(self) -> None:
+        """Refuse a hook that could never fire.
+
+        Raises:
+            NotInstrumentedError: the hook points were removed.
+        """
+        if self._removed:
+            raise NotInstrumentedError(
+                f"the hook points of this {type(self.model).__name__} were removed, so a hook on them would never fire. "
+                "Call mishformer_lens.instrument(model) to get new ones."
+            )
 
     def __getitem__(self, name: str) -> HookPoint:
         """The hook point with that TransformerLens name.
@@ -103,6 +172,7 @@ class Instrumentation:
 
         Raises:
             UnknownHookError: a name is no hook point's.
+            NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: see :meth:`observing`.
         """
         names = self.unflagged_names if names is None else names
         cache: dict[str, torch.Tensor] = {}
@@ -123,15 +193,22 @@ class Instrumentation:
 
         Raises:
             UnknownHookError: a name is no hook point's.
+            NotInstrumentedError: the hook points were removed, or a part of the model is gone.
+            UnsupportedModelError: something else stands in the place of a part.
+            ReplacedCodeError: other code replaced what the hook points would be in.
+            TracedCacheError: in the context, the model is exported.
         """
+        self.require()
         points = [(self[name], observer) for name, observer in observers.items()]
-        for point, observer in points:
-            point.add_observer(observer)
-        try:
-            yield
-        finally:
+        with contextlib.ExitStack() as context:
             for point, observer in points:
-                point.remove_observer(observer)
+                point.add_observer(observer)
+                context.callback(point.remove_observer, observer)
+            self.observers += len(points)
+            try:
+                yield
+            finally:
+                self.observers -= len(points)
 
     @property
     def unflagged_names(self) -> list[str]:
@@ -140,17 +217,22 @@ class Instrumentation:
         return [name for name in self.hook_points if name.split(".", 2)[-1] not in flagged]
 
     def remove(self) -> None:
-        """Give the model back as it was: classes, attributes, ``repr``.
+        """Give every part of the model that has hooks back as it was. Hooks that are on never fire again.
 
         Raises:
             NotInstrumentedError: the hook points were removed already.
         """
-        if not self.active:
-            raise NotInstrumentedError(
-                f"this {type(self.model).__name__} does not carry these hook points: they were removed already. "
-                "Call mishformer_lens.instrument(model) to put new ones on."
-            )
-        self._changes.undo()
+        with LOCK:
+            if self._removed:
+                raise NotInstrumentedError(
+                    f"this {type(self.model).__name__} does not carry these hook points: they were removed already. "
+                    "Call mishformer_lens.instrument(model) to put new ones on."
+                )
+            self._removed = True
+            if _instrumented.get(self.model, _nothing)() is self:
+                del _instrumented[self.model]
+            for place in reversed(self._places.values()):
+                place.take_back()
 
     def __enter__(self) -> "Instrumentation":
         self._contexts += 1
@@ -165,12 +247,128 @@ class Instrumentation:
         state = f"{len(self.hook_points)} hook points" if self.active else "removed"
         return f"Instrumentation({self.family.name}, {self.variant.name}, {state})"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Instrumentation":
+        duplicate = object.__new__(type(self))
+        memo[id(self)] = duplicate
+        vars(duplicate).update(copy.deepcopy(vars(self), memo))
+        if duplicate.active:
+            _instrumented[duplicate.model] = weakref.ref(duplicate)
+        return duplicate
+
+    def __reduce__(self) -> Any:
+        """Pickled, it is the one of the model that is loaded, without hooks.
+
+        Raises:
+            NotInstrumentedError: the hook points were removed.
+        """
+        self.require()
+        return instrument, (self.model,)
+
+    def place(self, layer: int | None, part: str) -> Place:
+        """Where a part is: of a block, or of the model where ``layer`` is None; with ``part`` empty, that itself."""
+        place = self._places.get((layer, part))
+        if place is None:
+            components = self.family.components
+            if layer is None:
+                parents: tuple[Place, ...] = (self.base,)
+                path = components[part]
+            else:
+                block = f"{components['blocks']}.{layer}"
+                parents = (self.place(layer, ""), self.base) if part else (self.base,)
+                path = f"{block}.{components[part]}" if part else block
+            place = self._places.setdefault((layer, part), Place(self, layer, part, path, parents))
+        return place
+
+    def attributes(self, place: Place) -> dict[str, object]:
+        """What the module at ``place`` carries while it is lent: its hook points, and helpers of its patched code."""
+        prefix = "" if place.layer is None else f"blocks.{place.layer}."
+        family = self.family
+        specs = (*family.embedding_hooks, *family.final_hooks) if place.layer is None else family.block_hooks
+        own: dict[str, object] = {}
+        for spec in specs:
+            owner, _, attribute = spec.name.rpartition(".")
+            if owner == place.part and prefix + spec.name in self.hook_points:
+                own[attribute] = self.hook_points[prefix + spec.name]
+        if place.layer is not None:
+            own |= {name: self._helpers_of(place.layer)[name] for name in _HELPERS.get(place.part, ())}
+        return own
+
+    def _helpers_of(self, layer: int) -> dict[str, object]:
+        if layer not in self._helpers:
+            hooks = {spec.name: f"blocks.{layer}.{spec.name}" for spec in self.family.block_hooks}
+            points = {name: self.hook_points[full] for name, full in hooks.items() if full in self.hook_points}
+            n_heads = int(self.model.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
+            made: dict[str, object] = {
+                "attention_inputs": AttentionInputs(points, n_heads, self.family.qkv_layout),
+                "attention_scores": AttentionScores(points["attn.hook_attn_scores"], points["attn.hook_pattern"]),
+                "head_results": HeadResults(points["attn.hook_result"], n_heads),
+            }
+            self._helpers.setdefault(layer, made)
+        return self._helpers[layer]
+
+    def lent_class(self, place: Place, cls: type) -> LentClass:
+        """The class to lend to a module of the class ``cls`` at ``place``.
+
+        Raises:
+            UnsupportedModelError: it is of no class that this part of the family has.
+            ReplacedCodeError: other code replaced what the hook points would be in.
+        """
+        return lent_class(self.family, self.variant, self._path, place, cls)
+
+    def refuse_foreign_parts(self) -> None:
+        """Refuse a model with parts that hook points cannot be put on.
+
+        Raises:
+            UnsupportedModelError: something else stands in the place of a part, or one module in the places of two.
+        """
+        seen: dict[nn.Module, str] = {}
+        layers = range(self.n_layers)
+        parts = [(layer, part) for layer in layers for part in ("", "attn", "mlp", "ln1", "ln2")]
+        for layer, part in [(None, ""), *parts, (None, "ln_final")]:
+            place = self.place(layer, part)
+            module = place.find()
+            refuse_foreign(self.family, self.variant, self._path, place, type(module))
+            if module in seen:
+                raise UnsupportedModelError(
+                    f"one module stands at {seen[module]} and at {place.path}, so a hook on one would fire for both. Put "
+                    "a copy in one of the two places: copy.deepcopy(module)."
+                )
+            seen[module] = place.path
+
+    def check(self) -> None:
+        """Refuse a pass in which hooks would be missed.
+
+        Raises:
+            NotInstrumentedError: a part of the model was replaced while its hook points have hooks.
+        """
+        for place in tuple(self._places.values()):
+            if place.holders:
+                place.check()
+
+    def settle(self) -> None:
+        """Take back what nobody needs any more, after a pass."""
+        if any(place.module is not None and not place.holders for place in tuple(self._places.values())):
+            with LOCK:
+                for place in reversed(self._places.values()):
+                    place.settle()
+
+
+_HELPERS = {"": ("attention_inputs",), "attn": ("attention_inputs", "attention_scores", "head_results")}
+
+# By the base model. An Instrumentation lives as long as somebody holds it, or hooks are on.
+_instrumented: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Instrumentation]] = weakref.WeakKeyDictionary()
+
+
+def _nothing() -> None:
+    return None
+
 
 def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Instrumentation:
     """Put TransformerLens's hook points on a live HuggingFace model, in place.
 
-    No weight is copied, and every output stays what it was, bit by bit, until a hook acts. A model that carries hook
-    points already is left as it is, and its :class:`Instrumentation` is returned.
+    No weight is copied, and every output stays what it was, bit by bit, until a hook acts: a part of the model without
+    hooks is as HuggingFace made it. Where the model has hook points already, the same :class:`Instrumentation` is
+    returned.
 
     Args:
         model: a GPT-2 or GPT-NeoX model of transformers, with any head or wrapper around it.
@@ -183,18 +381,14 @@ def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Ins
         ResolutionError: there is no proven variant for the installed release.
     """
     family, base = find_base_model(model)
-    existing = vars(base).get(_RECORD)
-    if isinstance(existing, Instrumentation):
-        return existing
-    module = importlib.import_module(family.module_name)
-    path = Path(str(module.__file__))
-    variant = resolve(family, path, allow_unverified).variant
-    built = _built(family.name, variant.name, path)
-    instrumentation = Instrumentation(base, family, variant)
-    with contextlib.ExitStack() as on_error:
-        on_error.callback(instrumentation._changes.undo)
-        _attach(instrumentation, built)
-        on_error.pop_all()
+    with LOCK:
+        existing = _instrumented.get(base, _nothing)()
+        if existing is not None:
+            return existing
+        path = Path(str(importlib.import_module(family.module_name).__file__))
+        instrumentation = Instrumentation(base, family, resolve(family, path, allow_unverified).variant, path)
+        instrumentation.refuse_foreign_parts()
+        _instrumented[base] = weakref.ref(instrumentation)
     return instrumentation
 
 
@@ -204,7 +398,7 @@ def find_base_model(model: nn.Module) -> tuple[Family, nn.Module]:
     Raises:
         UnsupportedModelError: there is none, or more than one.
     """
-    found = [(family, part) for part in model.modules() for family in FAMILIES.values() if _is_base(part, family)]
+    found = [(family, part) for part in model.modules() if (family := _family_of(type(part))) is not None]
     if len(found) == 1:
         return found[0]
     known = ", ".join(f"{family.name} ({family.base_model})" for family in FAMILIES.values())
@@ -219,164 +413,11 @@ def find_base_model(model: nn.Module) -> tuple[Family, nn.Module]:
     )
 
 
-def _is_base(part: nn.Module, family: Family) -> bool:
-    return any(cls.__module__ == family.module_name and cls.__name__ == family.base_model for cls in type(part).__mro__)
+_BASE_MODELS = {(family.module_name, family.base_model): family for family in FAMILIES.values()}
 
 
-_lock = threading.Lock()
-
-
-def _built(family: str, variant: str, path: Path) -> BuiltMembers:
-    with _lock:
-        return _build(family, variant, path)
-
-
-@functools.cache
-def _build(family_name: str, variant_name: str, path: Path) -> BuiltMembers:
-    """The patched members for the imported module of a family, compiled once per process."""
-    family = FAMILIES[family_name]
-    variant = family.variant(variant_name)
-    module = importlib.import_module(family.module_name)
-    built = build_members(
-        module,
-        patch_source(path.read_text(encoding="utf-8"), variant.edits),
-        label=f"mishformer_lens {family_name} {variant_name}",
-        drop_decorators=DOCUMENTATION_DECORATORS,
-    )
-    for original, patched in built.classes.items():
-        _patch_only_while_listening(patched, original)
-        make_copyable(patched, original, _attributes(family))
-    return built
-
-
-def _patch_only_while_listening(patched: Any, original: type) -> None:
-    """Let the patched methods of a class run where a hook point of the module is listening, the originals elsewhere.
-
-    So an idle module runs HuggingFace's own code, for the price of one call more.
-    """
-    for name, method in list(vars(patched).items()):
-        if isinstance(method, types.FunctionType):
-            setattr(patched, name, _chosen(method, getattr(original, name)))
-
-
-def _chosen(patched: types.FunctionType, original: types.FunctionType) -> Any:
-    @functools.wraps(patched)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._mishformer_lens_hooks.listening:
-            return patched(self, *args, **kwargs)
-        return original(self, *args, **kwargs)
-
-    return method
-
-
-def _attributes(family: Family) -> frozenset[str]:
-    specs = (*family.embedding_hooks, *family.block_hooks, *family.final_hooks)
-    return frozenset({spec.name.rpartition(".")[2] for spec in specs} | {_RECORD, _GROUP, *_HELPERS})
-
-
-def _attach(instrumentation: Instrumentation, built: BuiltMembers) -> None:
-    family, base, changes = instrumentation.family, instrumentation.model, instrumentation._changes
-    changes.set_attribute(base, _RECORD, instrumentation)
-    changes.set_class(base, _patched_class(base, built))
-    components = family.components
-    final = {"": base, "ln_final": base.get_submodule(components["ln_final"])}
-    blocks = list(base.get_submodule(components["blocks"]).children())
-    _swap_layer_norm(changes, final["ln_final"], family)
-    embedding = _add_hooks(instrumentation, "", family.embedding_hooks, final)
-    changes.set_attribute(base, _GROUP, HookGroup(*embedding.values()))
-    for index, block in enumerate(blocks):
-        _attach_block(instrumentation, built, index, block)
-    _add_hooks(instrumentation, "", family.final_hooks, final)
-
-
-def _attach_block(instrumentation: Instrumentation, built: BuiltMembers, index: int, block: nn.Module) -> None:
-    family, changes = instrumentation.family, instrumentation._changes
-    # The block first: one that something else took the place of has no parts by these names.
-    changes.set_class(block, _patched_class(block, built))
-    parts = {name: block.get_submodule(family.components[name]) for name in ("attn", "mlp", "ln1", "ln2")}
-    for module in (parts["attn"], parts["mlp"]):
-        changes.set_class(module, _patched_class(module, built))
-    for name in ("ln1", "ln2"):
-        _swap_layer_norm(changes, parts[name], family)
-    hooks = _add_hooks(
-        instrumentation, f"blocks.{index}.", _specs_of(family, instrumentation.model), {"": block, **parts}
-    )
-    n_heads = int(instrumentation.model.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
-    inputs = AttentionInputs(hooks, n_heads, family.qkv_layout)
-    called = {name: _called_from(name, hooks) for name in ("", "attn", "mlp")}
-    # The block takes these hook points' activation, the attention projects it.
-    called["attn"] += inputs.hooks
-    for name, module in (("", block), ("attn", parts["attn"]), ("mlp", parts["mlp"])):
-        changes.set_attribute(module, _GROUP, HookGroup(*called[name]))
-    changes.set_attribute(block, "attention_inputs", inputs)
-    changes.set_attribute(parts["attn"], "attention_inputs", inputs)
-    scores = AttentionScores(hooks["attn.hook_attn_scores"], hooks["attn.hook_pattern"])
-    changes.set_attribute(parts["attn"], "attention_scores", scores)
-    changes.set_attribute(parts["attn"], "head_results", HeadResults(hooks["attn.hook_result"], n_heads))
-
-
-def _called_from(owner: str, hooks: Mapping[str, HookPoint]) -> tuple[HookPoint, ...]:
-    return tuple(hook for name, hook in hooks.items() if name.rpartition(".")[0] == owner)
-
-
-def _specs_of(family: Family, base: nn.Module) -> Iterator[HookSpec]:
-    parallel = family.parallel_switch is not None and bool(getattr(base.config, family.parallel_switch))
-    for spec in family.block_hooks:
-        if not (parallel and spec.name == "hook_resid_mid"):
-            yield spec
-
-
-def _add_hooks(
-    instrumentation: Instrumentation,
-    prefix: str,
-    specs: Iterator[HookSpec] | tuple[HookSpec, ...],
-    owners: Mapping[str, nn.Module],
-) -> dict[str, HookPoint]:
-    """Create hook points, put each on the module that calls it, and return them by the names in their specs."""
-    hooks = {}
-    for spec in specs:
-        owner, _, attribute = spec.name.rpartition(".")
-        hook = HookPoint()
-        hook.name = prefix + spec.name
-        instrumentation._changes.set_attribute(owners[owner], attribute, hook)
-        instrumentation.hook_points[hook.name] = hooks[spec.name] = hook
-    return hooks
-
-
-def _patched_class(module: nn.Module, built: BuiltMembers) -> type:
-    """The class to give to ``module``: its own class may stand between it and the class that was patched."""
-    cls: Any = type(module)
-    for original in cls.__mro__:
-        if original in built.classes:
-            patched = built.classes[original]
-            return patched if original is cls else _between(cls, patched)
-    expected = ", ".join(each.__name__ for each in built.classes)
-    raise UnsupportedModelError(
-        f"{cls.__module__}.{cls.__name__} stands where one of {expected} is expected. "
-        "Instrument the model before parts of it are wrapped or replaced."
-    )
-
-
-@functools.cache
-def _between(cls: type, patched: type) -> type:
-    derived = types.new_class(cls.__name__, (cls, patched))
-    derived.__module__, derived.__qualname__ = cls.__module__, cls.__qualname__
-    return derived
-
-
-def _swap_layer_norm(changes: LiveChanges, module: nn.Module, family: Family) -> None:
-    if not isinstance(module, nn.LayerNorm):
-        raise UnsupportedModelError(
-            f"{type(module).__name__} stands where {family.name} has a torch.nn.LayerNorm. "
-            "Instrument the model before its layer norms are replaced."
-        )
-    cls: Any = type(module)
-    changes.set_class(module, _hooked_layer_norm(cls))
-
-
-@functools.cache
-def _hooked_layer_norm(cls: type[nn.LayerNorm]) -> type:
-    hooked = types.new_class(cls.__name__, (HookedLayerNorm, cls))
-    hooked.__module__, hooked.__qualname__ = cls.__module__, cls.__qualname__
-    make_copyable(hooked, cls, frozenset({"hook_scale", "hook_normalized"}))
-    return hooked
+@functools.lru_cache(maxsize=1024)
+def _family_of(cls: type) -> Family | None:
+    """The family of which ``cls`` is the base model."""
+    found = (_BASE_MODELS.get((each.__module__, each.__name__)) for each in cls.__mro__)
+    return next((family for family in found if family is not None), None)

@@ -11,7 +11,7 @@ from mishformer_lens.engine.edits import clean
 from mishformer_lens.engine.matching import find_member
 from mishformer_lens.engine.patching import apply_edit
 from mishformer_lens.errors import MissingDependencyError, PatchError, UnsupportedModelError
-from mishformer_lens.instrumentation import DOCUMENTATION_DECORATORS
+from mishformer_lens.patched_classes import DOCUMENTATION_DECORATORS
 from mishformer_lens.patchers import FAMILIES, Variant
 from mishformer_lens.patchers.resolver import resolve
 from mishformer_lens.suggestions import did_you_mean

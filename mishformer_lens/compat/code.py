@@ -13,7 +13,9 @@ _COMMON = (
     "engine/*.py",
     "hooks.py",
     "on_demand.py",
-    "live_changes.py",
+    "lending.py",
+    "lent_classes.py",
+    "patched_classes.py",
     "instrumentation.py",
 )
 

@@ -7,7 +7,7 @@ import inspect
 import io
 import linecache
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeGuard
 
 from mishformer_lens.engine.matching import find_member
@@ -16,7 +16,10 @@ from mishformer_lens.errors import UnsupportedEditError
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
+# Names that a patched member is compiled with and that no code of a release has.
 _METACLASS = "__body_only__"
+_ENCLOSING = "__patched__"
+_CELLS = "__cells__"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +29,16 @@ class BuiltMembers:
     Attributes:
         classes: original class to its patched subclass; also for those that only inherit from an edited class.
         functions: name of a module function to its patched version.
-        namespace: the globals of all patched code: a copy of the module's, with patched members in the place of the
-            originals.
+        originals: every method and function that something patched stands in for, by its qualified name: the class that
+            has it, or None for a function of the module, and what was found there when it was patched.
+        uses: class to the qualified names in ``originals`` that its patched methods stand in for or may call.
         filename: the name under which tracebacks, ``inspect.getsource`` and pdb show the patched source.
     """
 
     classes: Mapping[type, type]
     functions: Mapping[str, types.FunctionType]
-    namespace: Mapping[str, Any]
+    originals: Mapping[str, tuple[type | None, object]]
+    uses: Mapping[type, frozenset[str]]
     filename: str
 
 
@@ -45,10 +50,13 @@ def build_members(
     extra_names: Mapping[str, object] | None = None,
     drop_decorators: Collection[str] = (),
 ) -> BuiltMembers:
-    """Compile what the edits changed, against a copy of the namespace of ``module``. ``module`` stays as it is.
+    """Compile what the edits changed. ``module`` stays as it is.
 
-    Only methods and functions whose code differs from the original are compiled. For each class that has such a method,
-    or inherits from one that has, a subclass of the original is made; its ``super()`` reaches the patched parent.
+    Only methods and functions whose code differs from the original are compiled. Patched code sees other patched members
+    in the place of the originals, and everything else as it is in ``module`` at the time: what somebody replaces there
+    later counts. For each class that has a changed method, or inherits from one that has, a subclass of the original is
+    made; its ``super()`` reaches the patched parent. The changed methods stand in the body of that subclass, so that
+    metaclasses and ``__init_subclass__`` see them.
 
     Args:
         label: tells this patched source from others of the same module, in tracebacks.
@@ -62,24 +70,47 @@ def build_members(
     filename = f"<{module.__name__} patched by {label}>"
     _show_in_tracebacks(filename, patched.text)
     before, after = ast.parse(patched.original), ast.parse(patched.text)
-    namespace = {**vars(module), **(extra_names or {})}
-    compiler = _Compiler(filename, namespace, _future_imports(after), drop_decorators)
+    found = {name: _original(module, before, after, name) for name in patched.members}
+    names = {**found, **(extra_names or {})}
+    compiler = _Compiler(filename, module, names, _future_imports(after), drop_decorators)
     functions: dict[str, types.FunctionType] = {}
     methods: dict[type, dict[str, Any]] = {}
-    for name in patched.members:
-        old, new, original = find_member(before, name), find_member(after, name), vars(module).get(name)
-        if isinstance(old, ast.ClassDef) and isinstance(new, ast.ClassDef) and _is_own_class(original, module):
-            methods[original] = compiler.methods(_changed_functions(old, new), original)
-        elif isinstance(new, Function) and original is not None:
+    originals: dict[str, tuple[type | None, object]] = {}
+    uses: dict[type, frozenset[str]] = {}
+    for name, original in found.items():
+        old, new = find_member(before, name), find_member(after, name)
+        if isinstance(old, ast.ClassDef) and isinstance(new, ast.ClassDef):
+            changed = _changed_functions(old, new)
+            methods[original] = compiler.methods(changed, original)
+            existing = methods[original].keys() & vars(original).keys()
+            own = {f"{name}.{each}": (original, vars(original)[each]) for each in existing}
+            originals |= own
+            uses[original] = frozenset(own) | _names_in(changed)
+        elif isinstance(new, Function):
             functions[name] = compiler.function(new, original)
-        else:
-            raise UnsupportedEditError(
-                f"{name} of {module.__name__} is not what its source says: it was deleted or replaced after its "
-                "definition. Edit what took its place."
-            )
+            originals[name] = None, original
     classes = _subclasses(module, methods)
-    namespace |= functions | {original.__name__: subclass for original, subclass in classes.items()}
-    return BuiltMembers(classes=classes, functions=functions, namespace=namespace, filename=filename)
+    compiler.link(functions | {original.__name__: subclass for original, subclass in classes.items()})
+    uses = {
+        cls: frozenset().union(*(uses.get(each, ()) for each in cls.__mro__)) & originals.keys() for cls in classes
+    }
+    return BuiltMembers(classes=classes, functions=functions, originals=originals, uses=uses, filename=filename)
+
+
+def _original(module: types.ModuleType, before: ast.Module, after: ast.Module, name: str) -> Any:
+    """What the member ``name`` is in ``module``."""
+    old, new, original = find_member(before, name), find_member(after, name), vars(module).get(name)
+    is_class = isinstance(old, ast.ClassDef) and isinstance(new, ast.ClassDef) and _is_own_class(original, module)
+    if not is_class and (not isinstance(new, Function) or original is None):
+        raise UnsupportedEditError(
+            f"{name} of {module.__name__} is not what its source says: it was deleted or replaced after its "
+            "definition. Edit what took its place."
+        )
+    return original
+
+
+def _names_in(nodes: Iterable[ast.AST]) -> frozenset[str]:
+    return frozenset(each.id for node in nodes for each in ast.walk(node) if isinstance(each, ast.Name))
 
 
 def _changed_functions(old: ast.ClassDef, new: ast.ClassDef) -> list[Function]:
@@ -130,16 +161,31 @@ def _subclass(cls: type, bases: tuple[type, ...], methods: dict[str, Any]) -> ty
     return types.new_class(cls.__name__, bases, exec_body=lambda namespace: namespace.update(body))
 
 
-@dataclasses.dataclass(frozen=True)
 class _Compiler:
-    filename: str
-    namespace: dict[str, Any]
-    future_imports: list[ast.stmt]
-    drop_decorators: Collection[str]
+    """Compiles members into functions whose globals are the module's own.
+
+    The names in ``names`` are variables of a function around each member, so that they can stand for something else in
+    patched code than in the module.
+    """
+
+    def __init__(
+        self,
+        filename: str,
+        module: types.ModuleType,
+        names: Mapping[str, object],
+        future_imports: list[ast.stmt],
+        drop_decorators: Collection[str],
+    ) -> None:
+        self._filename = filename
+        self._module = module
+        self._names = names
+        self._future_imports = future_imports
+        self._dropped = drop_decorators
+        self._cells: list[tuple[str, types.CellType]] = []
 
     def function(self, node: Function, original: object) -> Any:
         self._drop_decorators(node)
-        function = self._run(node, {})[node.name]
+        function = self._run(node, {})
         _copy_documentation(original, function)
         return function
 
@@ -150,20 +196,52 @@ class _Compiler:
         statement = ast.parse(f"class {owner.__name__}(metaclass={_METACLASS}): pass").body[0]
         assert isinstance(statement, ast.ClassDef)  # the line above
         statement.body += nodes
-        body = self._run(statement, {_METACLASS: _ClassBody(owner)})[owner.__name__]
+        body = self._run(statement, {_METACLASS: _ClassBody(owner)})
         methods = {name: body[name] for name in (_mangled(node.name, owner) for node in nodes)}
         for name, method in methods.items():
             _copy_documentation(vars(owner).get(name), method)
         return methods
 
-    def _drop_decorators(self, node: Function) -> None:
-        node.decorator_list = [each for each in node.decorator_list if _dotted_name(each) not in self.drop_decorators]
+    def link(self, values: Mapping[str, object]) -> None:
+        """Let everything that was compiled see ``values`` under their names."""
+        for name, cell in self._cells:
+            if name in values:
+                cell.cell_contents = values[name]
 
-    def _run(self, statement: ast.stmt, scope: dict[str, Any]) -> dict[str, Any]:
-        tree = ast.parse("")
-        tree.body = [*self.future_imports, statement]
-        exec(compile(ast.fix_missing_locations(tree), self.filename, "exec"), self.namespace, scope)
-        return scope
+    def _drop_decorators(self, node: Function) -> None:
+        node.decorator_list = [each for each in node.decorator_list if _dotted_name(each) not in self._dropped]
+
+    def _run(self, statement: ast.ClassDef | Function, more: Mapping[str, object]) -> Any:
+        """Execute a definition inside a function that has the names as parameters, and return what it defines."""
+        names = {**self._names, **more}
+        enclosing = ast.parse(
+            f"def {_ENCLOSING}({', '.join(names)}):\n"
+            f"    def {_CELLS}(): return {', '.join(self._names)},\n"
+            f"    return {statement.name}, {_CELLS}"
+        )
+        function = enclosing.body[0]
+        assert isinstance(function, ast.FunctionDef)  # the lines above
+        function.body.insert(1, statement)
+        enclosing.body = [*self._future_imports, *enclosing.body]
+        code = compile(ast.fix_missing_locations(enclosing), self._filename, "exec")
+        scope: dict[str, Any] = {}
+        exec(_without_prefix(code), vars(self._module), scope)
+        defined, cells = scope[_ENCLOSING](**names)
+        self._cells += zip(cells.__code__.co_freevars, cells.__closure__, strict=True)
+        return defined
+
+
+def _without_prefix(code: types.CodeType) -> types.CodeType:
+    """``code`` with the qualified names that it would have outside of the enclosing function."""
+    prefix = f"{_ENCLOSING}.<locals>."
+
+    def renamed(constant: Any) -> Any:
+        if isinstance(constant, types.CodeType):
+            return _without_prefix(constant)
+        return constant.removeprefix(prefix) if isinstance(constant, str) else constant
+
+    constants = tuple(map(renamed, code.co_consts))
+    return code.replace(co_qualname=code.co_qualname.removeprefix(prefix), co_consts=constants)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import nn
 from mishformer_lens.errors import ForwardArgumentsError
 from mishformer_lens.hooked_transformer.components import positions_of
 from mishformer_lens.hooked_transformer.key_values import PastKeyValues
-from mishformer_lens.hooked_transformer.partial import Stopped, start_at, stop_before
+from mishformer_lens.partial import Stopped, start_at, stop_before
 from mishformer_lens.hooked_transformer.tokens import USE_DEFAULT_VALUE, PaddingSide, Tokens, is_text
 from mishformer_lens.hooked_transformer.transformer_lens_compat import utils
 
@@ -97,7 +97,7 @@ class Running(Tokens):
             if stop_at_layer is not None:
                 context.enter_context(stop_before(self._module_at(stop_at_layer)))
             if start_at_layer is not None:
-                context.enter_context(start_at(self.instrumentation, layers, inputs.embeddings))
+                context.enter_context(start_at(self.instrumentation, layers.start, inputs.embeddings))
             try:
                 logits = self._run(inputs, past)
             except Stopped as stopped:

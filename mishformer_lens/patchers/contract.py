@@ -15,11 +15,13 @@ class HookSpec:
         axes: the axes of the activation, in the order in which hooks see them.
         flag: TransformerLens's configuration flag without which its own models leave this hook point silent.
             Here the activation is computed whenever a hook is attached, whatever the flag says.
+        taken_by: another part of the block whose patched code computes with what hooks made of the activation.
     """
 
     name: str
     axes: str
     flag: str | None = None
+    taken_by: str | None = None
 
 
 RESIDUAL = "batch pos d_model"
@@ -34,10 +36,10 @@ POS_EMBED = HookSpec("hook_pos_embed", RESIDUAL)
 
 BEFORE_ATTENTION = (
     HookSpec("hook_resid_pre", RESIDUAL),
-    HookSpec("hook_attn_in", COPY_PER_HEAD, "use_attn_in"),
-    HookSpec("hook_q_input", COPY_PER_HEAD, "use_split_qkv_input"),
-    HookSpec("hook_k_input", COPY_PER_HEAD, "use_split_qkv_input"),
-    HookSpec("hook_v_input", COPY_PER_HEAD, "use_split_qkv_input"),
+    HookSpec("hook_attn_in", COPY_PER_HEAD, "use_attn_in", "attn"),
+    HookSpec("hook_q_input", COPY_PER_HEAD, "use_split_qkv_input", "attn"),
+    HookSpec("hook_k_input", COPY_PER_HEAD, "use_split_qkv_input", "attn"),
+    HookSpec("hook_v_input", COPY_PER_HEAD, "use_split_qkv_input", "attn"),
     HookSpec("ln1.hook_scale", SCALE),
     HookSpec("ln1.hook_normalized", RESIDUAL),
     HookSpec("attn.hook_q", PER_HEAD),

@@ -11,7 +11,7 @@ from mishformer_lens.engine import Edits
 from mishformer_lens.patchers.contract import HookSpec
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Variant:
     """All edits of one family for one source shape.
 
@@ -45,7 +45,7 @@ class Variant:
         return self
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Family:
     """What a model family has in every release.
 

@@ -173,11 +173,11 @@ def test_replicas_compute_and_hook_as_their_original(kind: str) -> None:
     plain, edited = expected_of(kind)
     model = make_model(Case(kind))
     points = mishformer_lens.instrument(model).hook_points
-    replica = replicate(model)
-    assert_same(logits(replica), plain)
-    # Replicas share the hook points: what is attached to the model acts in all of them.
+    assert_same(logits(replicate(model)), plain)
+    # torch makes replicas for each pass anew. They share the hook points: what is attached to the model acts in all.
     with hooked(points, EDITS):
-        assert_same(logits(replica), edited)
+        assert_same(logits(replicate(model)), edited)
+    assert_same(logits(replicate(model)), plain)
 
 
 def test_a_deepcopy_of_a_dispatched_model(kind: str, tmp_path: Path) -> None:

@@ -158,14 +158,52 @@ def test_a_diamond_is_walked_in_the_order_of_the_originals(edits: Edits, expecte
     assert module.Bottom().f() == "bottom left right root"
 
 
-def test_functions_are_seen_through_the_copied_namespace() -> None:
+def test_patched_code_sees_patched_functions_and_nothing_else_does() -> None:
     module, built = build(MODULE, {"norm": [("x + SCALE", "x * 2")], "Base.forward": [("norm(x)", "norm(x) + 1")]})
     assert built.functions["norm"](3) == 6
     assert built.classes[module.Base]().forward(3) == 7
-    assert built.namespace["norm"] is built.functions["norm"]
-    assert built.namespace["Base"] is built.classes[module.Base]
-    assert built.namespace["twice"] is module.twice
     assert module.twice(1) == 21  # code that no edit touches goes on seeing the module
+
+
+def test_what_is_replaced_in_the_module_later_counts_in_patched_code() -> None:
+    module, built = build(MODULE, {"Base.forward": [("norm(x)", "norm(x) + SCALE")]})
+    patched = built.classes[module.Base]()
+    assert patched.forward(1) == 21
+    module.norm, module.SCALE = lambda x: -x, 5
+    assert patched.forward(1) == 4
+
+
+def test_a_class_sees_patched_classes_under_their_names() -> None:
+    text = """
+    class A:
+        def f(self):
+            return 1
+        def same(self):
+            return type(self) is A
+    class B:
+        def make(self):
+            return A()
+    """
+    edits: Edits = {
+        "A.f": [("return 1", "return 2")],
+        "A.same": [("return type(self) is A", "same = type(self) is A\nreturn same")],
+        "B.make": [("return A()", "made = A()\nreturn made")],
+    }
+    module, built = build(text, edits)
+    assert built.classes[module.A]().same()
+    assert built.classes[module.B]().make().f() == 2
+    assert module.B().make().f() == 1
+
+
+def test_says_what_patched_code_stands_in_for_and_what_a_class_uses() -> None:
+    edits = {"norm": [("x + SCALE", "x")], "Base.forward": [("norm(x)", "norm(x) + 1")], "twice": [("norm(norm(x))", "x")]}
+    module, built = build(MODULE, edits)
+    assert built.originals == {
+        "norm": (None, module.norm),
+        "twice": (None, module.twice),
+        "Base.forward": (module.Base, vars(module.Base)["forward"]),
+    }
+    assert built.uses[module.Base] == built.uses[module.Grandchild] == {"norm", "Base.forward"}
 
 
 def test_extra_names_are_seen_by_patched_code_alone() -> None:

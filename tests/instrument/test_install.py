@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch import nn
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 import mishformer_lens
-from mishformer_lens.errors import NotInstrumentedError
+from mishformer_lens.errors import NotInstrumentedError, UnsupportedModelError
 from tests.models import Case, make_config, make_model, make_tokens
 from tests.recording import assert_same, hooked, recorded
 
@@ -21,11 +23,28 @@ def installed() -> Iterator[None]:
     mishformer_lens.uninstall()
 
 
-def is_hooked(model: Any) -> bool:
-    """Whether a model carries hook points already: instrumenting it anew would give it new classes."""
-    before = [type(module) for module in model.modules()]
-    mishformer_lens.instrument(model)
-    return [type(module) for module in model.modules()] == before
+def foreign_config() -> Any:
+    """A configuration of which :class:`Foreign` makes a model that has no place for hook points."""
+    return make_config("gpt2")
+
+
+class Foreign(transformers.GPT2Model):
+    """A user's model, one of whose parts is of another class."""
+
+    def _init_weights(self, module: Any) -> None:
+        """Leave the weights as they are."""
+
+    def post_init(self) -> None:
+        self.ln_f = nn.Identity()
+
+
+def is_installed() -> bool:
+    """Whether a model that cannot be hooked is refused when it is created."""
+    try:
+        Foreign(foreign_config())
+    except UnsupportedModelError:
+        return True
+    return False
 
 
 @pytest.mark.usefixtures("installed")
@@ -42,7 +61,6 @@ def test_every_way_of_creating_a_model_gives_a_hooked_one(kind: str, attention: 
         transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation=attention),
     ]
     for model in models:
-        assert is_hooked(model)
         instrumentation = mishformer_lens.instrument(model)
         assert instrumentation.model is model.base_model
         with recorded(instrumentation.hook_points, ["blocks.1.attn.hook_z"]) as values:
@@ -68,15 +86,58 @@ def test_a_loaded_model_computes_what_it_did(kind: str, tmp_path: Path) -> None:
             assert not torch.equal(loaded(tokens).logits, expected)
 
 
-def test_models_from_before_and_from_after_are_plain(kind: str) -> None:
-    before = make_model(Case(kind))
+def test_a_model_that_cannot_be_hooked_is_refused_when_it_is_made() -> None:
+    assert not is_installed()
     mishformer_lens.install()
-    during = make_model(Case(kind))
+    try:
+        with pytest.raises(UnsupportedModelError, match="Identity stands at ln_f"):
+            Foreign(foreign_config())
+    finally:
+        mishformer_lens.uninstall()
+    assert not is_installed()
+
+
+def test_a_wrapper_that_is_put_on_while_installed_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    mishformer_lens.install()
+    ours, made = transformers.GPT2Model.__init__, []
+
+    def theirs(self: Any, *args: Any, **kwargs: Any) -> None:
+        ours(self, *args, **kwargs)
+        made.append(self)
+
+    monkeypatch.setattr(transformers.GPT2Model, "__init__", theirs)
     mishformer_lens.uninstall()
-    after = make_model(Case(kind))
-    assert not is_hooked(before)
-    assert is_hooked(during)
-    assert not is_hooked(after)
+    assert transformers.GPT2Model.__init__ is theirs
+    assert not is_installed()
+    assert len(made) == 1
+    mishformer_lens.install()
+    assert is_installed()
+    mishformer_lens.uninstall()
+    assert transformers.GPT2Model.__init__ is theirs
+    assert not is_installed()
+
+
+def test_parts_that_a_user_s_model_puts_in_afterwards_are_hooked() -> None:
+    class MyBlock(GPT2Block):
+        pass
+
+    class MyModel(transformers.GPT2Model):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.h = nn.ModuleList([MyBlock(config, layer_idx=layer) for layer in range(3)])
+            self.post_init()
+
+    mishformer_lens.install()
+    try:
+        model = MyModel(make_config("gpt2")).eval()
+    finally:
+        mishformer_lens.uninstall()
+    instrumentation = mishformer_lens.instrument(model)
+    with instrumentation.caching() as cache:
+        model(make_tokens().cpu(), use_cache=False)
+    assert "blocks.2.hook_resid_post" in cache
+    assert list(cache) == instrumentation.unflagged_names
+    assert all(type(block) is MyBlock for block in model.h)
 
 
 def test_a_model_made_while_installed_gives_its_hook_points_back(kind: str) -> None:
@@ -89,11 +150,11 @@ def test_a_model_made_while_installed_gives_its_hook_points_back(kind: str) -> N
     assert [list(vars(module)) for module in model.modules()] == [list(vars(module)) for module in plain.modules()]
 
 
-def test_installing_twice_is_installing_once(kind: str) -> None:
+def test_installing_twice_is_installing_once() -> None:
     mishformer_lens.install()
     mishformer_lens.install()
     mishformer_lens.uninstall()
-    assert not is_hooked(make_model(Case(kind)))
+    assert not is_installed()
     with pytest.raises(NotInstrumentedError):
         mishformer_lens.uninstall()
 

@@ -30,14 +30,28 @@ def test_says_what_it_put_on(kind: str, model: Any) -> None:
     assert "removed" in repr(instrumentation)
 
 
-def test_an_instrumented_model_looks_as_before(model: Any) -> None:
+def test_an_instrumented_model_is_untouched(model: Any) -> None:
     before = trace(model)
     mishformer_lens.instrument(model)
-    after = trace(model)
-    for unchanged in ("state dict", "pointers", "modules", "repr"):
-        assert after[unchanged] == before[unchanged]
-    assert isinstance(model.base_model, before["classes"][1])
-    assert type(model.base_model).__name__ == before["classes"][1].__name__
+    assert trace(model) == before
+
+
+def test_a_part_is_lent_its_patched_class_while_somebody_listens(kind: str, model: Any) -> None:
+    before, parts = trace(model), PARTS[Case(kind).family]
+    point = mishformer_lens.instrument(model)["blocks.1.mlp.hook_post"]
+    base = model.base_model
+    lent = [base, base.get_submodule(parts["block"]), base.get_submodule(parts["mlp"])]
+    first = point.register_forward_hook(lambda module, inputs, output: None)
+    with mishformer_lens.instrument(model).caching(["blocks.1.mlp.hook_post"]):
+        first.remove()
+        for module, cls in zip(model.modules(), before["classes"], strict=True):
+            assert (type(module) is cls) == (module not in lent)
+            assert isinstance(module, cls)
+            assert (type(module).__name__, type(module).__module__) == (cls.__name__, cls.__module__)
+        during = trace(model)
+        for unchanged in ("state dict", "pointers", "modules", "repr"):
+            assert during[unchanged] == before[unchanged]
+    assert trace(model) == before
 
 
 def test_remove_leaves_no_trace(model: Any) -> None:
@@ -159,22 +173,24 @@ def patched_code_run_by(model: Any) -> set[str]:
     return names
 
 
-def test_only_modules_whose_hook_points_have_hooks_run_patched_code(model: Any) -> None:
+def test_only_modules_around_hook_points_with_hooks_run_patched_code(model: Any) -> None:
     points = mishformer_lens.instrument(model).hook_points
     assert patched_code_run_by(model) == set()
-    mlp = type(model.base_model.get_submodule(PARTS[model.config.model_type]["mlp"])).__name__
+    parts = PARTS[model.config.model_type]
+    outer = [model.base_model, model.base_model.get_submodule(parts["block"])]
+    names = [type(module).__name__ for module in (*outer, model.base_model.get_submodule(parts["mlp"]))]
     points["blocks.1.mlp.hook_post"].add_hook(zero)
-    assert patched_code_run_by(model) == {f"{mlp}.forward"}
+    assert patched_code_run_by(model) == {f"{name}.forward" for name in names}
     points["blocks.1.mlp.hook_post"].remove_hooks()
     assert patched_code_run_by(model) == set()
 
 
 def test_the_source_of_a_hooked_method_is_the_patched_one(model: Any) -> None:
     mlp: Any = model.base_model.get_submodule(PARTS[model.config.model_type]["mlp"])
-    assert "hook_post" not in inspect.getsource(mlp.forward)
     instrumentation = mishformer_lens.instrument(model)
-    assert "self.hook_post(" in inspect.getsource(mlp.forward)
-    instrumentation.remove()
+    assert "hook_post" not in inspect.getsource(mlp.forward)
+    with instrumentation.caching(["blocks.1.mlp.hook_pre"]):
+        assert "self.hook_post(" in inspect.getsource(mlp.forward)
     assert "hook_post" not in inspect.getsource(mlp.forward)
 
 

@@ -1,0 +1,192 @@
+"""From the class that a part of a live model has to the class to lend it: patched code, once it is proven.
+
+A file says what was written. Before code from it takes the place of living code, the living code is compared with it.
+"""
+
+import functools
+import importlib
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mishformer_lens.engine import BuiltMembers, build_members, patch_source
+from mishformer_lens.engine.live_code import compiled_code, replaced_by
+from mishformer_lens.errors import ReplacedCodeError, UnsupportedModelError
+from mishformer_lens.lending import Place
+from mishformer_lens.lent_classes import (
+    PLACE,
+    LentClass,
+    checkpointing_function,
+    checkpointing_switch,
+    is_among,
+    make,
+    module_list,
+    unwrapped,
+)
+from mishformer_lens.on_demand import HookedLayerNorm
+from mishformer_lens.partial import kept_blocks
+from mishformer_lens.patchers import Family, Variant
+
+# They only write documentation, and some of them fail where the code has no file.
+DOCUMENTATION_DECORATORS = frozenset(
+    {
+        "auto_docstring",
+        "add_start_docstrings",
+        "add_start_docstrings_to_model_forward",
+        "add_code_sample_docstrings",
+        "add_end_docstrings",
+        "replace_return_docstrings",
+    }
+)
+
+# Whose decorators are part of a release's code.
+_TRUSTED = ("transformers", "torch")
+
+_lock = threading.RLock()
+
+
+class PatchedModule:
+    """A family's module of transformers, as it is in this process, with the patched members of one variant.
+
+    Where the module is imported anew, the classes are others: that is another patched module.
+    """
+
+    def __init__(self, family: Family, variant: Variant, path: Path) -> None:
+        self.module = importlib.import_module(family.module_name)
+        source = path.read_text(encoding="utf-8")
+        self.built: BuiltMembers = build_members(
+            self.module,
+            patch_source(source, variant.edits),
+            label=f"mishformer_lens {family.name} {variant.name}",
+            drop_decorators=DOCUMENTATION_DECORATORS,
+        )
+        self._code = compiled_code(source, str(path))
+        self._proven: set[object] = set()
+
+    def original_of(self, cls: type) -> type | None:
+        """The nearest ancestor of ``cls``, or itself, that has a patched class."""
+        return next((each for each in cls.__mro__ if each in self.built.classes), None)
+
+    def prove(self, original: type) -> None:
+        """Compare the living code that the patched class of ``original`` stands in for with the code in the file.
+
+        Raises:
+            ReplacedCodeError: other code replaced some of it.
+        """
+        for name in self.built.uses[original]:
+            owner, _ = self.built.originals[name]
+            living = vars(self.module if owner is None else owner).get(name.rpartition(".")[2])
+            if living in self._proven:
+                continue
+            by = replaced_by(living, self._code[name], home=self.module.__name__, trusted=_TRUSTED)
+            if by is not None:
+                raise ReplacedCodeError(
+                    f"{name} of {self.module.__name__} was replaced by {by}. A hook point in it would run what "
+                    "transformers has instead, and change the output. Take that off to use hook points there, or hook "
+                    "parts of the model that do not run it."
+                )
+            self._proven.add(living)
+
+
+_patched: dict[tuple[str, str, Path], list[PatchedModule]] = {}
+
+
+def patched_module(family: Family, variant: Variant, path: Path, cls: type) -> PatchedModule | None:
+    """The patched module whose classes ``cls`` inherits from; None where it inherits from none."""
+    with _lock:
+        known = _patched.setdefault((family.name, variant.name, path), [])
+        for each in known:
+            if each.original_of(cls) is not None:
+                return each
+        living = vars(importlib.import_module(family.module_name))
+        if any(all(living.get(cls.__name__) is cls for cls in each.built.classes) for each in known):
+            return None
+        made = PatchedModule(family, variant, path)
+        known.append(made)
+        return made if made.original_of(cls) is not None else None
+
+
+def lent_class(family: Family, variant: Variant, path: Path, place: Place, cls: type) -> LentClass:
+    """The class to lend to a module of the class ``cls`` at ``place``.
+
+    Args:
+        path: the file of the family's module.
+
+    Raises:
+        UnsupportedModelError: ``cls`` is of no class that this part of the family has.
+        ReplacedCodeError: other code replaced what the hook points would be in.
+    """
+    refuse_foreign(family, variant, path, place, cls)
+    if place.part.startswith("ln"):
+        return _layer_norm(cls)
+    patched = patched_module(family, variant, path, cls)
+    assert patched is not None  # it was not refused
+    original = patched.original_of(cls)
+    assert original is not None
+    patched.prove(original)
+    return _patched_class(cls, original, patched, place.layer is None and family.components["blocks"])
+
+
+def refuse_foreign(family: Family, variant: Variant, path: Path, place: Place, cls: type) -> None:
+    """Refuse a part of a class that hook points cannot be put on.
+
+    Raises:
+        UnsupportedModelError: it is of none that this part of the family has.
+    """
+    if place.part.startswith("ln"):
+        if not issubclass(cls, nn.LayerNorm):
+            raise UnsupportedModelError(
+                f"{cls.__name__} stands at {place.path}, where {family.name} has a torch.nn.LayerNorm. Instrument the "
+                "model before its layer norms are replaced."
+            )
+    elif patched_module(family, variant, path, cls) is None:
+        raise UnsupportedModelError(
+            f"{cls.__module__}.{cls.__name__} stands at {place.path}, where a part of {family.name} is expected. "
+            "Instrument the model before parts of it are wrapped or replaced."
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _layer_norm(cls: type) -> LentClass:
+    return make(cls, (HookedLayerNorm, cls), {})
+
+
+@functools.lru_cache(maxsize=256)
+def _patched_class(cls: type, original: type, patched: PatchedModule, blocks: str | bool) -> LentClass:
+    replacement = patched.built.classes[original]
+    between = cls.__mro__[: cls.__mro__.index(original)]
+    methods: dict[str, object] = dict(_restored(between, original, replacement, patched.built.originals))
+    if is_among("gradient_checkpointing", cls.__mro__):
+        methods["gradient_checkpointing"] = checkpointing_switch()
+    if isinstance(blocks, str):
+        methods["_gradient_checkpointing_func"] = checkpointing_function(_is_lent)
+        methods[blocks] = module_list(blocks, kept_blocks)
+    return make(cls, (cls, replacement) if between else (replacement,), methods)
+
+
+def _restored(
+    between: tuple[type, ...], original: Any, replacement: Any, originals: Mapping[str, tuple[type | None, object]]
+) -> Iterator[tuple[str, object]]:
+    """Patched methods that a class between hides behind what a base class made of the original, as FSDP2's may.
+
+    Raises:
+        ReplacedCodeError: a class between has a method of its own there.
+    """
+    names = {name.rpartition(".")[2] for name, (owner, _) in originals.items() if owner in original.__mro__}
+    for cls in between:
+        for name in sorted(names & vars(cls).keys()):
+            if unwrapped(vars(cls)[name]) is not unwrapped(getattr(original, name)):
+                raise ReplacedCodeError(
+                    f"{cls.__module__}.{cls.__name__} has a {name} of its own in the place of {original.__name__}'s, "
+                    "which hook points are in: it need not run it, so a hook might never fire. Give the model a part of "
+                    f"the class {original.__name__} there."
+                )
+            yield name, getattr(replacement, name)
+
+
+def _is_lent(module: object) -> bool:
+    place = vars(module).get(PLACE) if isinstance(module, nn.Module) else None
+    return place is not None and place.holders > 0
