@@ -114,7 +114,7 @@ def parts(value: object, seen: set[int]) -> Iterator[bytes]:
             yield from parts(each, seen)
     elif isinstance(value, (bool, int, float, str, type(None))):
         yield repr(value).encode()
-    elif type(value).__module__.startswith("transformers."):
+    elif type(value).__module__ == "transformers.cache_utils":
         # A key-value cache, and in later releases its layers.
         seen.add(id(value))
         yield type(value).__name__.encode()
