@@ -1,7 +1,7 @@
 """TransformerLens hook points in HuggingFace's own models, bit-exact until a hook acts.
 
 Importing this package imports neither torch, transformers nor TransformerLens: public names are resolved when they are
-used. The variants for the installed transformers are selected at import, from package metadata alone.
+used. The variants for the installed transformers are selected at import, by the version that it says it has.
 """
 
 import importlib
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mishformer_lens import errors
 from mishformer_lens.errors import MishformerLensError, TransformersNotInstalledError, UnsupportedReleaseWarning
 from mishformer_lens.patchers import FAMILIES, Variant
-from mishformer_lens.patchers.resolver import installed_release, select_by_release
+from mishformer_lens.patchers.installed import installed_release
+from mishformer_lens.patchers.resolver import has_number, select_by_release
 
 if TYPE_CHECKING:
     from mishformer_lens.hooked_transformer import HookedTransformer
@@ -53,12 +54,20 @@ def _select() -> dict[str, Variant | None]:
     except TransformersNotInstalledError as error:
         warnings.warn(str(error), UnsupportedReleaseWarning, stacklevel=3)
         return dict.fromkeys(FAMILIES)
+    if not has_number(release):
+        warnings.warn(
+            f"the version of the installed transformers is {release}, which is no number to select variants by: its "
+            "source decides when a model is hooked.",
+            UnsupportedReleaseWarning,
+            stacklevel=3,
+        )
+        return dict.fromkeys(FAMILIES)
     selected = {name: select_by_release(family, release) for name, family in FAMILIES.items()}
     missing = [name for name, variant in selected.items() if variant is None]
     if missing:
         warnings.warn(
             f"transformers {release} is older than every variant for {', '.join(missing)}: hooking such a model will "
-            "raise. Upgrade transformers to 4.44 or later.",
+            "raise, unless its source is a verified one. Upgrade transformers to 4.44 or later.",
             UnsupportedReleaseWarning,
             stacklevel=3,
         )
@@ -66,7 +75,7 @@ def _select() -> dict[str, Variant | None]:
 
 
 variants: dict[str, Variant | None] = _select()
-"""Family to the variant that the installed release of transformers points to; None where there is none.
+"""Family to the variant that the version of the installed transformers points to; None where it points to none.
 
 Whether that variant is proven for the installed source is checked when a model is instrumented.
 """

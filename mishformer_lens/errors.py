@@ -41,6 +41,14 @@ class TransformersNotInstalledError(ResolutionError):
     """transformers, or the model package of a family, is not installed."""
 
 
+class SourceUnreadableError(ResolutionError):
+    """The source of a family's module is not there, or is damaged; what gets patched is the source."""
+
+
+class SourceChangedError(ResolutionError):
+    """The source of a family's module changed after it was imported, so it does not say what runs."""
+
+
 class ReleaseTooOldError(ResolutionError):
     """The installed release of transformers is older than every variant."""
 

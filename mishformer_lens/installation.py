@@ -3,7 +3,6 @@
 import functools
 import importlib
 import threading
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -11,7 +10,7 @@ from torch import nn
 from mishformer_lens.errors import NotInstrumentedError
 from mishformer_lens.instrumentation import instrument
 from mishformer_lens.patchers import FAMILIES
-from mishformer_lens.patchers.resolver import resolve
+from mishformer_lens.patchers.resolver import resolve_imported
 
 _lock = threading.Lock()
 
@@ -32,7 +31,7 @@ def install(*, allow_unverified: bool | None = None) -> None:
         classes = []
         for family in FAMILIES.values():
             module = importlib.import_module(family.module_name)
-            resolve(family, Path(str(module.__file__)), allow_unverified)
+            resolve_imported(family, module, allow_unverified)
             classes.append(getattr(module, family.base_model))
         for cls in classes:
             if cls not in _installed:

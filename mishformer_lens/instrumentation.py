@@ -4,10 +4,8 @@ import contextlib
 import copy
 import functools
 import importlib
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +19,8 @@ from mishformer_lens.on_demand import AttentionInputs, AttentionScores, HeadResu
 from mishformer_lens.patched_classes import lent_class, refuse_foreign
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.contract import HookSpec
-from mishformer_lens.patchers.resolver import resolve
+from mishformer_lens.patchers.installed import Source
+from mishformer_lens.patchers.resolver import resolve_imported
 from mishformer_lens.suggestions import did_you_mean
 
 class HookPoints(Mapping[str, HookPoint]):
@@ -88,11 +87,11 @@ class Instrumentation:
         observers: how many observers are on, of :meth:`observing` and :meth:`caching`.
     """
 
-    def __init__(self, model: nn.Module, family: Family, variant: Variant, path: Path) -> None:
+    def __init__(self, model: nn.Module, family: Family, variant: Variant, source: Source) -> None:
         self.model = model
         self.family = family
         self.variant = variant
-        self._path = path
+        self._source = source
         self.hook_points: Mapping[str, HookPoint] = HookPoints(self)
         self.observers = 0
         self.base = Place(self, None, "", "")
@@ -313,7 +312,7 @@ class Instrumentation:
             UnsupportedModelError: it is of no class that this part of the family has.
             ReplacedCodeError: other code replaced what the hook points would be in.
         """
-        return lent_class(self.family, self.variant, self._path, place, cls)
+        return lent_class(self.family, self.variant, self._source, place, cls)
 
     def refuse_foreign_parts(self) -> None:
         """Refuse a model with parts that hook points cannot be put on.
@@ -327,7 +326,7 @@ class Instrumentation:
         for layer, part in [(None, ""), *parts, (None, "ln_final")]:
             place = self.place(layer, part)
             module = place.find()
-            refuse_foreign(self.family, self.variant, self._path, place, type(module))
+            refuse_foreign(self.family, self.variant, self._source, place, type(module))
             if module in seen:
                 raise UnsupportedModelError(
                     f"one module stands at {seen[module]} and at {place.path}, so a hook on one would fire for both. Put "
@@ -385,8 +384,9 @@ def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Ins
         existing = _instrumented.get(base, _nothing)()
         if existing is not None:
             return existing
-        path = Path(str(importlib.import_module(family.module_name).__file__))
-        instrumentation = Instrumentation(base, family, resolve(family, path, allow_unverified).variant, path)
+        module = importlib.import_module(family.module_name)
+        verdict, source = resolve_imported(family, module, allow_unverified)
+        instrumentation = Instrumentation(base, family, verdict.variant, source)
         instrumentation.refuse_foreign_parts()
         _instrumented[base] = weakref.ref(instrumentation)
     return instrumentation

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from mishformer_lens.engine.live_code import describe
 from mishformer_lens.errors import (
     NotInstrumentedError,
     ReplacedCodeError,
@@ -242,7 +243,7 @@ def _refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[st
     if forward is None or not {"forward", "_old_forward"}.isdisjoint(rebound):
         return
     raise ReplacedCodeError(
-        f"the forward of {path or type(module).__name__} was replaced, on this one module, by {described(forward)}: it "
+        f"the forward of {path or type(module).__name__} was replaced, on this one module, by {describe(forward)}: it "
         "need not run the code that hook points are in, so a hook might never fire. Take it off while hooks are on."
     )
 
@@ -268,11 +269,3 @@ def _rebound(module: nn.Module, old: type, new: type) -> Iterator[tuple[str, typ
 
 def _has(cls: type, name: str, function: object) -> bool:
     return any(vars(each).get(name) is function for each in cls.__mro__)
-
-
-def described(function: Any) -> str:
-    """A function by its name, module and place in a file, for messages."""
-    inner = getattr(function, "func", function)
-    code = getattr(inner, "__code__", None)
-    where = f" ({code.co_filename}, line {code.co_firstlineno})" if isinstance(code, types.CodeType) else ""
-    return f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', repr(inner))}{where}"

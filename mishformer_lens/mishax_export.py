@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mishformer_lens.compat.members import member_text
@@ -13,7 +12,7 @@ from mishformer_lens.engine.patching import apply_edit
 from mishformer_lens.errors import MissingDependencyError, PatchError, UnsupportedModelError
 from mishformer_lens.patched_classes import DOCUMENTATION_DECORATORS
 from mishformer_lens.patchers import FAMILIES, Variant
-from mishformer_lens.patchers.resolver import resolve
+from mishformer_lens.patchers.resolver import resolve_imported
 from mishformer_lens.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -59,9 +58,8 @@ def to_mishax(family: str, *, allow_unverified: bool | None = None) -> "ModuleAS
             'pip install "mishax @ git+https://github.com/google-deepmind/mishax"'
         ) from error
     module = importlib.import_module(FAMILIES[family].module_name)
-    path = Path(str(module.__file__))
-    variant = resolve(FAMILIES[family], path, allow_unverified).variant
-    pairs, at_most = mishax_pairs(path.read_text(encoding="utf-8"), variant)
+    verdict, source = resolve_imported(FAMILIES[family], module, allow_unverified)
+    pairs, at_most = mishax_pairs(source.text, verdict.variant)
     return ModuleASTPatcher(module, PatchSettings(prefix=_PREFIX, allow_num_matches_upto=at_most), **pairs)
 
 

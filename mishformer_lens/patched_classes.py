@@ -7,13 +7,11 @@ import functools
 import importlib
 import threading
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from mishformer_lens.engine import BuiltMembers, build_members, patch_source
-from mishformer_lens.engine.live_code import compiled_code, replaced_by
+from mishformer_lens.engine import BuiltMembers, build_members, patch_source, replaced_by
 from mishformer_lens.errors import ReplacedCodeError, UnsupportedModelError
 from mishformer_lens.lending import Place
 from mishformer_lens.lent_classes import (
@@ -29,6 +27,8 @@ from mishformer_lens.lent_classes import (
 from mishformer_lens.on_demand import HookedLayerNorm
 from mishformer_lens.partial import kept_blocks
 from mishformer_lens.patchers import Family, Variant
+from mishformer_lens.patchers.installed import Source
+from mishformer_lens.patchers.resolver import code_of
 
 # They only write documentation, and some of them fail where the code has no file.
 DOCUMENTATION_DECORATORS = frozenset(
@@ -54,16 +54,15 @@ class PatchedModule:
     Where the module is imported anew, the classes are others: that is another patched module.
     """
 
-    def __init__(self, family: Family, variant: Variant, path: Path) -> None:
+    def __init__(self, family: Family, variant: Variant, source: Source) -> None:
         self.module = importlib.import_module(family.module_name)
-        source = path.read_text(encoding="utf-8")
         self.built: BuiltMembers = build_members(
             self.module,
-            patch_source(source, variant.edits),
+            patch_source(source.text, variant.edits),
             label=f"mishformer_lens {family.name} {variant.name}",
             drop_decorators=DOCUMENTATION_DECORATORS,
         )
-        self._code = compiled_code(source, str(path))
+        self._code = code_of(source)
         self._proven: set[object] = set()
 
     def original_of(self, cls: type) -> type | None:
@@ -78,10 +77,19 @@ class PatchedModule:
         """
         for name in self.built.uses[original]:
             owner, _ = self.built.originals[name]
-            living = vars(self.module if owner is None else owner).get(name.rpartition(".")[2])
+            attribute = name.rpartition(".")[2]
+            living = vars(self.module if owner is None else owner).get(attribute)
             if living in self._proven:
                 continue
-            by = replaced_by(living, self._code[name], home=self.module.__name__, trusted=_TRUSTED)
+            patched = self.built.functions[name] if owner is None else vars(self.built.classes[owner]).get(attribute)
+            by = replaced_by(
+                living,
+                self._code[name],
+                home=self.module.__name__,
+                trusted=_TRUSTED,
+                like=patched,
+                like_file=self.built.filename,
+            )
             if by is not None:
                 raise ReplacedCodeError(
                     f"{name} of {self.module.__name__} was replaced by {by}. A hook point in it would run what "
@@ -91,38 +99,38 @@ class PatchedModule:
             self._proven.add(living)
 
 
-_patched: dict[tuple[str, str, Path], list[PatchedModule]] = {}
+_patched: dict[tuple[str, str, Source], list[PatchedModule]] = {}
 
 
-def patched_module(family: Family, variant: Variant, path: Path, cls: type) -> PatchedModule | None:
+def patched_module(family: Family, variant: Variant, source: Source, cls: type) -> PatchedModule | None:
     """The patched module whose classes ``cls`` inherits from; None where it inherits from none."""
     with _lock:
-        known = _patched.setdefault((family.name, variant.name, path), [])
+        known = _patched.setdefault((family.name, variant.name, source), [])
         for each in known:
             if each.original_of(cls) is not None:
                 return each
         living = vars(importlib.import_module(family.module_name))
         if any(all(living.get(cls.__name__) is cls for cls in each.built.classes) for each in known):
             return None
-        made = PatchedModule(family, variant, path)
+        made = PatchedModule(family, variant, source)
         known.append(made)
         return made if made.original_of(cls) is not None else None
 
 
-def lent_class(family: Family, variant: Variant, path: Path, place: Place, cls: type) -> LentClass:
+def lent_class(family: Family, variant: Variant, source: Source, place: Place, cls: type) -> LentClass:
     """The class to lend to a module of the class ``cls`` at ``place``.
 
     Args:
-        path: the file of the family's module.
+        source: the source of the family's module.
 
     Raises:
         UnsupportedModelError: ``cls`` is of no class that this part of the family has.
         ReplacedCodeError: other code replaced what the hook points would be in.
     """
-    refuse_foreign(family, variant, path, place, cls)
+    refuse_foreign(family, variant, source, place, cls)
     if place.part.startswith("ln"):
         return _layer_norm(cls)
-    patched = patched_module(family, variant, path, cls)
+    patched = patched_module(family, variant, source, cls)
     assert patched is not None  # it was not refused
     original = patched.original_of(cls)
     assert original is not None
@@ -130,7 +138,7 @@ def lent_class(family: Family, variant: Variant, path: Path, place: Place, cls: 
     return _patched_class(cls, original, patched, place.layer is None and family.components["blocks"])
 
 
-def refuse_foreign(family: Family, variant: Variant, path: Path, place: Place, cls: type) -> None:
+def refuse_foreign(family: Family, variant: Variant, source: Source, place: Place, cls: type) -> None:
     """Refuse a part of a class that hook points cannot be put on.
 
     Raises:
@@ -142,7 +150,7 @@ def refuse_foreign(family: Family, variant: Variant, path: Path, place: Place, c
                 f"{cls.__name__} stands at {place.path}, where {family.name} has a torch.nn.LayerNorm. Instrument the "
                 "model before its layer norms are replaced."
             )
-    elif patched_module(family, variant, path, cls) is None:
+    elif patched_module(family, variant, source, cls) is None:
         raise UnsupportedModelError(
             f"{cls.__module__}.{cls.__name__} stands at {place.path}, where a part of {family.name} is expected. "
             "Instrument the model before parts of it are wrapped or replaced."

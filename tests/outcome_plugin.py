@@ -231,9 +231,10 @@ def _family(name: str, release: str) -> "FamilyOutcome":
     from mishformer_lens.compat.code import code_fingerprint
     from mishformer_lens.compat.outcomes import FamilyOutcome
     from mishformer_lens.patchers import FAMILIES
-    from mishformer_lens.patchers.resolver import installed_source, judge
+    from mishformer_lens.patchers.installed import installed_source
+    from mishformer_lens.patchers.resolver import judge
 
-    verdict = judge(FAMILIES[name], installed_source(FAMILIES[name]).read_text(encoding="utf-8"), release)
+    verdict = judge(FAMILIES[name], installed_source(FAMILIES[name]).text, release)
     return FamilyOutcome(name, verdict.variant.name, verdict.fingerprint, code_fingerprint(name, verdict.variant.name))
 
 

@@ -57,6 +57,8 @@ def test_the_root_does_not_catch_the_errors_of_others() -> None:
             {
                 errors.TransformersNotInstalledError,
                 errors.ReleaseTooOldError,
+                errors.SourceChangedError,
+                errors.SourceUnreadableError,
                 errors.UnverifiedSourceError,
                 errors.AnchorsMissingError,
                 errors.ModifiedSourceError,

@@ -32,7 +32,8 @@ sys.path.insert(0, str(ROOT))
 
 from mishformer_lens.engine import as_edits  # noqa: E402 - the path is set first
 from mishformer_lens.patchers import FAMILIES, Family, Variant  # noqa: E402
-from mishformer_lens.patchers.resolver import installed_source, judge  # noqa: E402
+from mishformer_lens.patchers.installed import installed_source  # noqa: E402
+from mishformer_lens.patchers.resolver import judge  # noqa: E402
 from tools.mutants import Mutant, make_mutants  # noqa: E402
 
 EQUIVALENT = ROOT / "tests" / "conformance" / "equivalent_mutants.toml"
@@ -177,7 +178,7 @@ def make_trials(families: Iterable[Family]) -> list[Trial]:
     release = importlib.metadata.version("transformers")
     trials = []
     for family in families:
-        source = installed_source(family).read_text(encoding="utf-8")
+        source = installed_source(family).text
         variant = judge(family, source, release).variant
         trials += [Trial(variant, None), *(Trial(variant, mutant) for mutant in make_mutants(source, variant.edits))]
     return trials

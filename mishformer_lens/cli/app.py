@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mishformer_lens import __version__
 from mishformer_lens.cli import output
 from mishformer_lens.cli.compat import compat
 from mishformer_lens.cli.demo import demo
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.group()
-@click.version_option(package_name="mishformer-lens")
+@click.version_option(__version__)
 def app() -> None:
     """TransformerLens hook points in the source of the installed transformers."""
 

@@ -1,6 +1,5 @@
 """Read single files out of wheels and folders. Nothing is unpacked or imported."""
 
-import importlib.util
 import re
 import zipfile
 import zlib
@@ -8,12 +7,14 @@ from pathlib import Path
 from typing import Protocol
 
 from mishformer_lens.errors import ArchiveError, SourceFileMissingError
-from mishformer_lens.patchers.resolver import installed_release
+from mishformer_lens.patchers.installed import decode, find_package, installed_release, version_in_source
 
 MAX_SOURCE_BYTES = 4 * 2**20
 """No modeling file is nearly as large; whatever claims to be is not unpacked."""
 
-_VERSION = re.compile(r"""^__version__\s*=\s*["']([^"']+)["']""", re.MULTILINE)
+# What zipfile raises for an archive that is damaged or encrypted.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
 _DIST_INFO = re.compile(r"transformers-([^/]+)\.dist-info/METADATA")
 
 
@@ -55,7 +56,7 @@ def open_local(path: str | Path) -> LocalSource:
 
 def _installed_folder() -> Path:
     installed_release()
-    spec = importlib.util.find_spec("transformers")
+    spec = find_package("transformers")
     folders = (spec and spec.submodule_search_locations) or ()
     return Path(next(iter(folders), "transformers"))
 
@@ -75,13 +76,13 @@ class FolderSource:
 
     @property
     def release(self) -> str:
-        found = _VERSION.search(self.read("transformers/__init__.py"))
+        found = version_in_source(self.read("transformers/__init__.py"))
         if found is None:
             raise SourceFileMissingError(
                 f"{self._root}/transformers/__init__.py does not say its version, so the sources beside it cannot be "
                 "judged. Give the folder of a complete transformers."
             )
-        return found.group(1)
+        return found
 
     def read(self, path: str) -> str:
         file = self._root / path
@@ -90,9 +91,9 @@ class FolderSource:
         if file.stat().st_size > MAX_SOURCE_BYTES:
             raise ArchiveError(_too_large(path, str(self._root), file.stat().st_size))
         try:
-            return file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ArchiveError(f"{file} is not text in UTF-8 ({error.reason}): it is damaged.") from error
+            return decode(file.read_bytes())
+        except (UnicodeDecodeError, SyntaxError) as error:
+            raise ArchiveError(f"{file} is not text in its encoding ({error}): it is damaged.") from error
 
 
 class WheelSource:
@@ -142,8 +143,8 @@ def read_member(archive: zipfile.ZipFile, path: str, where: str) -> str:
         raise ArchiveError(_too_large(path, where, info.file_size))
     try:
         # A member that unpacks to more than it says is cut off there, and fails its checksum.
-        return archive.read(info).decode("utf-8")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+        return decode(archive.read(info))
+    except (*_DAMAGED, UnicodeDecodeError, SyntaxError) as error:
         raise ArchiveError(
             f"{path} in {where} cannot be unpacked ({error}): the wheel is damaged. Get it again from a package index."
         ) from error

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import importlib.util
 import platform
 import re
 import shutil
@@ -14,9 +13,15 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
 import mishformer_lens
-from mishformer_lens.errors import ResolutionError
+from mishformer_lens.errors import ResolutionError, TransformersNotInstalledError
 from mishformer_lens.patchers import FAMILIES, Family
-from mishformer_lens.patchers.resolver import installed_release, installed_source, judge
+from mishformer_lens.patchers.installed import (
+    find_package,
+    installed_release,
+    installed_source,
+    version_in_metadata,
+)
+from mishformer_lens.patchers.resolver import is_version, judge_readable
 
 PACKAGES = ("mishformer-lens", "torch", "transformers", "transformer-lens")
 
@@ -105,8 +110,12 @@ KNOWN_BAD = (
 
 def examine() -> Report:
     """Look at what is installed, from metadata and files alone."""
-    # This library's own version is asked of itself: it also runs from a checkout that is not installed.
-    versions = {package: _version(package) for package in PACKAGES} | {"mishformer-lens": mishformer_lens.__version__}
+    # The versions of this library and of transformers are asked of themselves: both also run from checkouts that are
+    # not installed, and metadata may be another installation's.
+    versions = {package: version_in_metadata(package) for package in PACKAGES} | {
+        "mishformer-lens": mishformer_lens.__version__,
+        "transformers": _release(),
+    }
     return Report(
         python=platform.python_version(),
         packages=versions,
@@ -118,11 +127,9 @@ def examine() -> Report:
 
 def _family_report(family: Family) -> FamilyReport:
     try:
-        release = installed_release()
-        source = installed_source(family).read_text(encoding="utf-8")
+        verdict = judge_readable(family, installed_source(family).text, installed_release())
     except ResolutionError as error:
         return FamilyReport(family.name, None, "unusable", str(error))
-    verdict = judge(family, source, release)
     variant = verdict.variant
     match verdict.status:
         case "verified":
@@ -144,7 +151,26 @@ def _problems(versions: dict[str, str | None]) -> Iterator[Problem]:
         if bad.applies(versions):
             beside = f" beside {bad.beside} {versions[bad.beside]}" if bad.beside else ""
             yield Problem(f"{bad.package} {versions[bad.package]}{beside}: {bad.reason}", bad.command)
+    yield from _odd_numbers(versions)
     yield from _unmet(versions)
+
+
+def _odd_numbers(versions: dict[str, str | None]) -> Iterator[Problem]:
+    """Versions that cannot be read, or are not those of the package; what is verified is the source all the same."""
+    for package, version in versions.items():
+        if version is not None and not is_version(version):
+            yield Problem(
+                f"the version of {package} is {version}, which packaging tools cannot read",
+                f"pip install --force-reinstall --no-deps {package}",
+            )
+    own, in_metadata = versions["transformers"], version_in_metadata("transformers")
+    if own is not None and in_metadata != own:
+        said = "there is no metadata of it" if in_metadata is None else f"its metadata says {in_metadata}"
+        pinned = f"=={own}" if is_version(own) else ""
+        yield Problem(
+            f"transformers says that it is {own}, and {said}: something of another installation, or half of one",
+            f"pip install --force-reinstall --no-deps transformers{pinned}",
+        )
 
 
 def _unmet(versions: dict[str, str | None]) -> Iterator[Problem]:
@@ -158,6 +184,8 @@ def _unmet(versions: dict[str, str | None]) -> Iterator[Problem]:
             if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
                 continue
             found = versions.get(requirement.name) if requirement.name in PACKAGES else None
+            if found is not None and not is_version(found):
+                continue  # a problem of its own
             if requirement.name in PACKAGES and not _is_in(found, str(requirement.specifier)):
                 yield Problem(
                     f"{package} {versions[package]} needs {requirement.name} {requirement.specifier}, and "
@@ -169,18 +197,20 @@ def _unmet(versions: dict[str, str | None]) -> Iterator[Problem]:
 def _requirements(package: str) -> list[str]:
     try:
         return importlib.metadata.requires(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
+    except (importlib.metadata.PackageNotFoundError, ValueError, OSError):
+        return []  # without metadata, or with damaged ones, it asks for nothing
 
 
 def _is_in(version: str | None, specifiers: str) -> bool:
-    return version is not None and SpecifierSet(specifiers).contains(version, prereleases=True)
+    if version is None or not is_version(version):
+        return False
+    return SpecifierSet(specifiers).contains(version, prereleases=True)
 
 
-def _version(package: str) -> str | None:
+def _release() -> str | None:
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return installed_release()
+    except TransformersNotInstalledError:
         return None
 
 
@@ -189,12 +219,12 @@ _CUDA = re.compile(r"^cuda\b[^=]*=\s*['\"]([^'\"]+)['\"]", re.MULTILINE)
 
 def _cuda() -> str:
     """The CUDA that torch was built for, as its own file of versions says, and whether there is a driver."""
-    spec = importlib.util.find_spec("torch")
+    spec = find_package("torch")
     folder = next(iter((spec and spec.submodule_search_locations) or ()), None)
     file = Path(folder or "", "version.py")
     if folder is None or not file.is_file():
         return "torch is not installed"
-    built = _CUDA.search(file.read_text(encoding="utf-8"))
+    built = _CUDA.search(file.read_text(encoding="utf-8", errors="replace"))
     if built is None:
         return "torch is built for the CPU only"
     driver = "a driver is here" if shutil.which("nvidia-smi") else "no driver is here (nvidia-smi is missing)"

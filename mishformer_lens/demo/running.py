@@ -12,7 +12,7 @@ from mishformer_lens.checkpoints import DEMO_TEXT, shipped_checkpoint
 from mishformer_lens.demo import measuring
 from mishformer_lens.demo.measuring import Head
 from mishformer_lens.errors import CheckpointNotFoundError, TokenizerError
-from mishformer_lens.patchers.resolver import installed_release
+from mishformer_lens.patchers.installed import installed_release
 
 
 @dataclasses.dataclass(frozen=True)

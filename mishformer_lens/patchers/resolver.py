@@ -4,28 +4,36 @@ Every comparison of version numbers of transformers is in this module.
 """
 
 import dataclasses
-import importlib.metadata
-import importlib.util
+import functools
 import os
+import re
 import threading
+import types
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
-from mishformer_lens.engine import failing_edits, member_fingerprints, source_fingerprint
+from mishformer_lens.engine import (
+    changed_since_import,
+    compiled_code,
+    failing_edits,
+    member_fingerprints,
+    source_fingerprint,
+)
 from mishformer_lens.errors import (
     AnchorsMissingError,
     ModifiedSourceError,
     ReleaseTooOldError,
-    TransformersNotInstalledError,
+    SourceChangedError,
+    SourceUnreadableError,
     UnverifiedSourceError,
     UnverifiedSourceWarning,
 )
 from mishformer_lens.patchers.family import Family, Variant
 from mishformer_lens.patchers.fingerprints import file_hash, shapes_of, variant_of_release, verified
+from mishformer_lens.patchers.installed import Source, installed_release, installed_source, source_of
 
 ALLOW_UNVERIFIED_VARIABLE = "MISHFORMER_LENS_ALLOW_UNVERIFIED"
 """Set to ``1``, this environment variable does what ``allow_unverified=True`` does."""
@@ -60,41 +68,13 @@ class Verdict:
     failures: tuple[tuple[str, str], ...] = ()
 
 
-def installed_release() -> str:
-    """The version of the installed transformers, from its metadata alone.
-
-    Raises:
-        TransformersNotInstalledError: there is none.
-    """
-    try:
-        return importlib.metadata.version("transformers")
-    except importlib.metadata.PackageNotFoundError:
-        raise TransformersNotInstalledError(
-            "transformers is not installed in this environment, and its source is what gets patched. "
-            "Install a release from 4.44 on: pip install transformers"
-        ) from None
-
-
-def installed_source(family: Family) -> Path:
-    """The file that the installed transformers would import for ``family``. Nothing of transformers is imported.
-
-    Raises:
-        TransformersNotInstalledError: transformers, or this family's module in it, is missing.
-    """
-    installed_release()
-    spec = importlib.util.find_spec("transformers")
-    for folder in (spec and spec.submodule_search_locations) or ():
-        path = Path(folder).joinpath(*family.source_path.split("/")[1:])
-        if path.is_file():
-            return path
-    raise TransformersNotInstalledError(
-        f"the installed transformers has no {family.source_path}. Reinstall it: "
-        "pip install --force-reinstall --no-deps transformers"
-    )
-
-
 def select_by_release(family: Family, release: str) -> Variant | None:
-    """The variant for a release by its number: the one verified for it, else the newest that does not begin later."""
+    """The variant for a release by its number: the one verified for it, else the newest that does not begin later.
+
+    None where none begins that early, and where the number is none.
+    """
+    if not has_number(release):
+        return None
     name = variant_of_release(family.name, release)
     reached = variants_reached(family, release)
     return next((variant for variant in reached if variant.name == name), reached[0] if reached else None)
@@ -103,19 +83,26 @@ def select_by_release(family: Family, release: str) -> Variant | None:
 def judge(family: Family, source: str, release: str) -> Verdict:
     """Say which variant serves ``source``, and how well that is proven; where nothing fits, that is the verdict.
 
+    Args:
+        release: the number that it came with. It decides nothing about a verified source, and may be odd.
+
     Raises:
-        SyntaxError: ``source`` is not Python.
+        SyntaxError, ValueError: ``source`` is not Python.
     """
     table = verified()[family.name]
     known = table["files"].get(file_hash(source))
     if known is not None:
         return _verified(family, release, *known)
-    members = member_fingerprints(source, {name for variant in family.variants for name in variant.members})
+    members = member_fingerprints(source, _all_members(family))
     for variant in family.variants:
         fingerprint = source_fingerprint({name: members[name] for name in variant.members})
         if fingerprint in table["shapes"].get(variant.name, {}):
             return _verified(family, release, variant.name, fingerprint)
     return _judge_unseen(family, source, release, members)
+
+
+def _all_members(family: Family) -> set[str]:
+    return {name for variant in family.variants for name in variant.members}
 
 
 def _verified(family: Family, release: str, variant: str, fingerprint: str) -> Verdict:
@@ -153,8 +140,22 @@ def _judge_unseen(family: Family, source: str, release: str, members: Mapping[st
 
 
 def variants_reached(family: Family, release: str) -> list[Variant]:
-    """The variants that do not begin after ``release``, newest first."""
+    """The variants that do not begin after ``release``, newest first; all, where it has no number."""
     return [each for each in reversed(family.variants) if _numbers(each.first_release) <= _numbers(release)]
+
+
+def has_number(release: str) -> bool:
+    """Whether ``release`` begins with something that can be compared."""
+    return _numbers(release) != _NO_NUMBER
+
+
+def is_version(release: str) -> bool:
+    """Whether ``release`` is a version number that packaging tools can read (PEP 440)."""
+    try:
+        Version(release)
+    except InvalidVersion:
+        return False
+    return True
 
 
 def _nearest_first(family: Family, release: str) -> list[Variant]:
@@ -175,9 +176,21 @@ def _nearest_release(family: Family, variant: Variant, release: str) -> tuple[st
     )
     if not candidates:
         return "no release", {}
-    before = [candidate for candidate in candidates if candidate[0] <= Version(release)]
+    before = [candidate for candidate in candidates if _is_at_most(candidate[0], release)]
     version, members = before[-1] if before else candidates[0]
     return str(version), members
+
+
+def judge_readable(family: Family, source: str, release: str) -> Verdict:
+    """As :func:`judge`, for a source that may be damaged.
+
+    Raises:
+        SourceUnreadableError: ``source`` is not Python, or not this Python's.
+    """
+    try:
+        return judge(family, source, release)
+    except (SyntaxError, ValueError) as error:
+        raise _not_python(f"the {family.name} source of transformers {release}", error) from error
 
 
 def require(family: Family, source: str, release: str, allow_unverified: bool | None = None) -> Verdict:
@@ -188,18 +201,21 @@ def require(family: Family, source: str, release: str, allow_unverified: bool | 
             what the environment variable ``MISHFORMER_LENS_ALLOW_UNVERIFIED`` says.
 
     Raises:
-        ReleaseTooOldError: ``release`` is older than the first variant.
+        SourceUnreadableError: ``source`` is not Python.
+        ReleaseTooOldError: the source is not verified, and ``release`` is older than the first variant.
         AnchorsMissingError: no variant fits.
         ModifiedSourceError: ``release`` was verified with another source than this, and going on is not allowed.
         UnverifiedSourceError: the source was never verified, and going on is not allowed.
     """
+    verdict = judge_readable(family, source, release)
+    if verdict.status == "verified":
+        return verdict
     oldest = family.variants[0].first_release
     if _numbers(release) < _numbers(oldest):
         raise ReleaseTooOldError(
             f"transformers {release} is older than {oldest}, the first release that {family.name} has a variant for. "
             f'Upgrade it: pip install "transformers>={oldest}"'
         )
-    verdict = judge(family, source, release)
     if verdict.status == "fails":
         raise _anchors_missing(verdict)
     if verdict.status == "applies":
@@ -245,28 +261,84 @@ def _unverified(family: Family, verdict: Verdict) -> UnverifiedSourceError | Mod
 
 
 _lock = threading.Lock()
-_resolved: dict[tuple[str, Path, int, bool], Verdict] = {}
+_resolved: dict[tuple[str, str, str, bool], Verdict] = {}
 
 
-def resolve(family: Family, path: Path | None = None, allow_unverified: bool | None = None) -> Verdict:
-    """The verdict on the installed source of ``family``, once per process and state of the file.
+def resolve(family: Family, source: Source | None = None, allow_unverified: bool | None = None) -> Verdict:
+    """The verdict on the installed source of ``family``, once per process and text.
 
     Args:
-        path: the file to judge; the installed one, if not given.
+        source: what to judge; the installed one, if not given.
         allow_unverified: see :func:`require`.
 
     Raises:
-        ResolutionError: see :func:`require`; also where transformers is not installed.
+        ResolutionError: see :func:`require`; also where transformers is not installed, or its source not readable.
     """
-    path = path or installed_source(family)
+    source = source or installed_source(family)
     allowed = _is_allowed(allow_unverified)
-    key = (family.name, path, path.stat().st_mtime_ns, allowed)
+    release = installed_release()
+    key = (family.name, file_hash(source.text), release, allowed)
     with _lock:
         if key not in _resolved:
-            _resolved[key] = require(family, path.read_text(encoding="utf-8"), installed_release(), allowed)
+            _resolved[key] = require(family, source.text, release, allowed)
         return _resolved[key]
 
 
+def resolve_imported(
+    family: Family, module: types.ModuleType, allow_unverified: bool | None = None
+) -> tuple[Verdict, Source]:
+    """The verdict on the source of an imported module, and that source; what it says is what was imported.
+
+    Raises:
+        SourceUnreadableError: the source is not there any more, or never was, or is damaged.
+        SourceChangedError: it is not what was imported.
+        ResolutionError: see :func:`require`.
+    """
+    source = source_of(module)
+    changed = changed_since_import(module, code_of(source), _all_members(family))
+    if changed:
+        raise SourceChangedError(
+            f"{source.path} does not hold the code of {module.__name__} that this process imported: "
+            f"{', '.join(changed)} differ(s). transformers was installed anew or edited since, or something rewrites "
+            "its code as it is imported. Restart Python, or the notebook's kernel, so that what is installed runs."
+        )
+    return resolve(family, source, allow_unverified), source
+
+
+@functools.lru_cache(maxsize=8)
+def code_of(source: Source) -> Mapping[str, tuple[types.CodeType, ...]]:
+    """What the functions of ``source`` compile to, once per process; see :func:`mishformer_lens.engine.compiled_code`.
+
+    Raises:
+        SourceUnreadableError: it is not Python.
+    """
+    try:
+        return compiled_code(source.text, source.path)
+    except (SyntaxError, ValueError) as error:
+        raise _not_python(source.path, error) from error
+
+
+def _not_python(what: str, error: Exception) -> SourceUnreadableError:
+    return SourceUnreadableError(
+        f"{what} is not Python ({error}): it is damaged, or for a newer Python than this one. Reinstall it: "
+        "pip install --force-reinstall --no-deps transformers"
+    )
+
+
+_NO_NUMBER = (10**9,)
+
+
 def _numbers(release: str) -> tuple[int, ...]:
-    """The release segment alone, so that a development version counts as the release that it becomes."""
-    return Version(release).release
+    """The release segment alone, so that a development version counts as the release that it becomes.
+
+    Of what is no version (``5.24.0-acme_patched-7``) the numbers at its start; what has none counts as the newest.
+    """
+    try:
+        return Version(release).release
+    except InvalidVersion:
+        found = re.match(r"\s*v?(\d+(?:\.\d+)*)", release)
+        return tuple(map(int, found.group(1).split("."))) if found else _NO_NUMBER
+
+
+def _is_at_most(version: Version, release: str) -> bool:
+    return version <= Version(release) if is_version(release) else version.release <= _numbers(release)

@@ -10,7 +10,7 @@ import pytest
 
 import mishformer_lens
 from mishformer_lens.patchers import FAMILIES
-from mishformer_lens.patchers.resolver import installed_release
+from mishformer_lens.patchers.installed import UNKNOWN_RELEASE, Source, installed_release
 from tests.cli.conftest import Command
 
 
@@ -76,12 +76,74 @@ def test_a_requirement_that_is_not_met(command: Command, installed: Installed) -
     assert any("needs torch" in problem["found"] and "1.0" in problem["found"] for problem in finished.json["problems"])
 
 
-def test_no_transformers(command: Command, installed: Installed) -> None:
+def test_no_transformers(command: Command, installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     installed.versions["transformers"] = None
+    monkeypatch.setitem(sys.modules, "transformers", None)
     finished = command("doctor", "--json")
     assert finished.code == 1
     assert {family["status"] for family in finished.json["families"]} == {"unusable"}
     assert "not installed" in finished.json["families"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (None, "there is no metadata of it"),
+        ("", f"its metadata says {UNKNOWN_RELEASE}"),
+        ("4.40.0", "its metadata says 4.40.0"),
+        ("1-acme_patched-7", "its metadata says 1-acme_patched-7"),
+    ],
+)
+def test_metadata_that_are_missing_or_of_another_installation_are_a_problem_and_the_source_is_verified(
+    command: Command, installed: Installed, number: str | None, said: str
+) -> None:
+    installed.versions["transformers"] = number
+    finished = command("doctor", "--json")
+    assert finished.code == 1
+    assert finished.json["packages"]["transformers"] == installed_release()
+    assert {family["status"] for family in finished.json["families"]} == {"verified"}
+    assert f"transformers says that it is {installed_release()}, and {said}" in finished.json["problems"][0]["found"]
+    assert finished.json["problems"][0]["command"].endswith(f"transformers=={installed_release()}")
+
+
+@pytest.mark.parametrize("package", ["torch", "transformer-lens"])
+@pytest.mark.parametrize("number", ["", "unknown", "2.0-acme_patched-7"])
+def test_numbers_that_cannot_be_read_are_a_problem(
+    command: Command, installed: Installed, package: str, number: str
+) -> None:
+    installed.versions[package] = number
+    finished = command("doctor", "--json")
+    assert finished.code == 1
+    found = [problem["found"] for problem in finished.json["problems"]]
+    assert f"the version of {package} is {number or UNKNOWN_RELEASE}, which packaging tools cannot read" in found
+
+
+@pytest.mark.parametrize("modeling", [None, b"", b"class GPT2Model(:", b"\xff\xfe", b"a = 1\0", b"# coding: no-such\n"])
+@pytest.mark.parametrize("package", [b"", b"__version__ = 'main'", b"\xff\xfe\0"])
+@pytest.mark.parametrize("metadata", [None, b"", b"Name: transformers\n", b"Version: \xff\n", b"Version: main\n"])
+def test_whatever_stands_there_is_reported(
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    modeling: bytes | None,
+    package: bytes,
+    metadata: bytes | None,
+) -> None:
+    for family in FAMILIES.values():
+        path = tmp_path / family.source_path
+        path.parent.mkdir(parents=True)
+        if modeling is not None:
+            path.write_bytes(modeling)
+    (tmp_path / "transformers" / "__init__.py").write_bytes(package)
+    (tmp_path / "transformers-1.0.dist-info").mkdir()
+    if metadata is not None:
+        (tmp_path / "transformers-1.0.dist-info" / "METADATA").write_bytes(metadata)
+    monkeypatch.delitem(sys.modules, "transformers", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    finished = command("doctor", "--json")
+    assert finished.code == 1
+    assert {family["status"] for family in finished.json["families"]} <= {"unusable", "fails"}
+    assert all(family["reason"] for family in finished.json["families"])
 
 
 def test_a_changed_source_is_told_from_a_verified_one(
@@ -92,7 +154,8 @@ def test_a_changed_source_is_told_from_a_verified_one(
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(text.replace(*edit))
         monkeypatch.setattr(
-            "mishformer_lens.compat.doctor.installed_source", lambda family: tmp_path / family.source_path
+            "mishformer_lens.compat.doctor.installed_source",
+            lambda family: Source("changed", (tmp_path / family.source_path).read_text()),
         )
 
     changed(("self.dropout(", "(lambda x: x)("))

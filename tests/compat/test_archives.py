@@ -7,7 +7,7 @@ import pytest
 from mishformer_lens.compat.archives import open_local
 from mishformer_lens.errors import ArchiveError, SourceFileMissingError
 from mishformer_lens.patchers import FAMILIES
-from mishformer_lens.patchers.resolver import installed_release, installed_source
+from mishformer_lens.patchers.installed import installed_release, installed_source
 from tests.compat.fake_index import GPT2, make_wheel
 
 
@@ -40,7 +40,7 @@ def test_a_folder_or_checkout(tmp_path: Path, layout: str) -> None:
 def test_the_installed_package() -> None:
     source = open_local("installed")
     assert source.release == installed_release()
-    assert source.read(GPT2) == installed_source(FAMILIES["gpt2"]).read_text(encoding="utf-8")
+    assert source.read(GPT2) == installed_source(FAMILIES["gpt2"]).text
 
 
 def test_half_a_wheel(wheel: Path) -> None:

@@ -14,7 +14,7 @@ from mishformer_lens.engine import patch_source
 from mishformer_lens.engine.matching import find_member
 from mishformer_lens.errors import MissingDependencyError, UnsupportedModelError
 from mishformer_lens.patchers import FAMILIES
-from mishformer_lens.patchers.resolver import installed_source
+from mishformer_lens.patchers.installed import installed_source
 
 pytest.importorskip("torch", reason="transformers' models need it")
 
@@ -38,7 +38,7 @@ def test_both_engines_make_the_same_of_the_selected_variant(family: str) -> None
     patcher = mishformer_lens.to_mishax(family)
     variant = mishformer_lens.variants[family]
     assert variant is not None
-    source = installed_source(FAMILIES[family]).read_text(encoding="utf-8")
+    source = installed_source(FAMILIES[family]).text
     ours = patch_source(source, variant.edits)
     assert list(dumps(patcher.src, variant.members)) == list(dumps(ours.text, variant.members))
     assert list(dumps(source, variant.members)) != list(dumps(ours.text, variant.members))
@@ -63,7 +63,7 @@ def test_the_pairs_are_a_dictionary_that_the_engine_takes(family: str) -> None:
 
     variant = mishformer_lens.variants[family]
     assert variant is not None
-    source = installed_source(FAMILIES[family]).read_text(encoding="utf-8")
+    source = installed_source(FAMILIES[family]).text
     pairs, at_most = mishax_pairs(source, variant)
     assert set(pairs) == set(variant.members)
     once = {name: each for name, each in pairs.items() if name not in at_most}

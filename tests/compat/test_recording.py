@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mishformer_lens.compat.outcomes import read_record
-from mishformer_lens.patchers.resolver import installed_release
+from mishformer_lens.patchers.installed import installed_release
 from tests.outcome_plugin import EXPECTED_FAILURES, read_expected_failures
 
 ROOT = Path(__file__).parents[2]

@@ -14,14 +14,15 @@ from mishformer_lens.errors import (
     ModifiedSourceError,
     ReleaseTooOldError,
     ResolutionError,
+    SourceUnreadableError,
     TransformersNotInstalledError,
     UnverifiedSourceError,
     UnverifiedSourceWarning,
 )
+from mishformer_lens.patchers import resolver
+from mishformer_lens.patchers.installed import UNKNOWN_RELEASE, Source, installed_release, installed_source
 from mishformer_lens.patchers.resolver import (
     ALLOW_UNVERIFIED_VARIABLE,
-    installed_release,
-    installed_source,
     judge,
     require,
     resolve,
@@ -40,6 +41,10 @@ from tests.patchers.made_up import (
 )
 
 pytestmark = pytest.mark.usefixtures("table")
+
+# Numbers that are none, by PEP 440 or at all.
+ODD = ["5.24.0-acme_patched-7", "4.46.x", "main", "unknown", UNKNOWN_RELEASE, ""]
+OLD = ["4.43.4", "4.43.9.dev0", "4", "3.5.1", "4.4.44", "0.0.0", "4.40.0-acme_patched-7"]
 
 # A line that changed inside a touched member; every anchor still matches.
 CHANGED = FIRST.replace("x = self.attn(self.norm(x), mask)", "x = self.attn(self.norm(x), mask) * 2")
@@ -74,7 +79,9 @@ def test_a_known_file_is_not_even_parsed(monkeypatch: pytest.MonkeyPatch) -> Non
         judge(FAMILY, SCALED + "\n", "4.46.0")
 
 
-@pytest.mark.parametrize("release", ["6.0.0", "4.45.1", "4.44.0.dev0", "5.0.0rc1", "4.44.2+cu118", "99!4.50"])
+@pytest.mark.parametrize(
+    "release", ["6.0.0", "4.45.1", "4.44.0.dev0", "5.0.0rc1", "4.44.2+cu118", "99!4.50", *ODD, *OLD]
+)
 @pytest.mark.parametrize(
     "source", [SCALED, SCALED.replace("math.sqrt(8) + mask)", "math.sqrt( 8 )+mask)  # why"), ELSEWHERE]
 )
@@ -85,7 +92,7 @@ def test_a_known_shape_is_accepted_silently_whatever_the_number(release: str, so
     assert verdict.verified_releases == expected
 
 
-@pytest.mark.parametrize("release", ["6.0.0", "4.45.0", "4.44.1", "5.0.0rc1", "4.44.0.dev0", "4.44.0+local"])
+@pytest.mark.parametrize("release", ["6.0.0", "4.45.0", "4.44.1", "5.0.0rc1", "4.44.0.dev0", "4.44.0+local", *ODD])
 def test_a_changed_line_in_a_touched_member_is_refused(release: str) -> None:
     with pytest.raises(UnverifiedSourceError) as caught:
         require(FAMILY, CHANGED, release)
@@ -106,6 +113,9 @@ def test_a_changed_line_in_a_touched_member_is_refused(release: str) -> None:
         ("4.46.0+cu118", "4.46.0", ("Attention", "Block")),
         ("6.0", "4.46.0", ("Attention", "Block")),
         ("4.44.0.dev0", "4.44.0", ("Block",)),
+        ("4.45.0-acme_patched-7", "4.44.2", ("Block",)),
+        ("4.46.0-acme_patched-7", "4.46.0", ("Attention", "Block")),
+        (UNKNOWN_RELEASE, "4.46.0", ("Attention", "Block")),
     ],
 )
 def test_the_nearest_verified_release_and_what_changed_since(
@@ -194,12 +204,15 @@ def test_a_variant_without_a_verified_release_has_no_nearest_one(
     assert verdict.changed_members == WITH_CLASS.members
 
 
-@pytest.mark.parametrize("release", ["4.43.4", "4.43.9.dev0", "4", "3.5.1", "4.4.44"])
-def test_an_older_release_is_refused_even_with_a_known_source(release: str) -> None:
+@pytest.mark.parametrize("release", OLD)
+@pytest.mark.parametrize("source", [CHANGED, MOVED], ids=["changed", "moved"])
+def test_an_older_release_is_refused_whatever_the_switch_says_unless_its_source_is_verified(
+    release: str, source: str
+) -> None:
     with pytest.raises(
         ReleaseTooOldError, match=rf"transformers {release} is older than 4\.44, the first release"
     ) as caught:
-        require(FAMILY, FIRST, release, allow_unverified=True)
+        require(FAMILY, source, release, allow_unverified=True)
     assert 'pip install "transformers>=4.44"' in str(caught.value)
 
 
@@ -219,6 +232,10 @@ def test_a_version_before_the_first_release_counts_as_that_release(release: str)
         ("5.1.0rc1", WITH_FUNCTION),
         ("5.1.0", WITH_FUNCTION),
         ("6.0", WITH_FUNCTION),
+        ("5.1.0-acme_patched-7", WITH_FUNCTION),
+        ("v5.0.1-x", WITH_CLASS),
+        ("main", None),
+        (UNKNOWN_RELEASE, None),
     ],
 )
 def test_a_release_points_to_a_variant_by_its_number_alone(release: str, variant: object) -> None:
@@ -230,12 +247,18 @@ def test_a_source_that_is_not_python_is_a_syntax_error() -> None:
         judge(FAMILY, "class Attention(:", "4.44.0")
 
 
+@pytest.mark.parametrize("source", ["class Attention(:", "a = 1\0"])
+def test_it_cannot_be_used(source: str) -> None:
+    with pytest.raises(SourceUnreadableError, match=r"made_up source of transformers 4\.44\.0 is not Python"):
+        require(FAMILY, source, "4.44.0", allow_unverified=True)
+
+
 def test_the_installed_release_and_source_are_found_without_an_import(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = install(monkeypatch, tmp_path, "4.44.2", FIRST)
     assert installed_release() == "4.44.2"
-    assert installed_source(FAMILY) == path
+    assert installed_source(FAMILY) == Source(str(path), FIRST)
     assert resolve(FAMILY).variant is WITH_CLASS
 
 
@@ -260,38 +283,34 @@ def test_metadata_without_a_package(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         installed_source(FAMILY)
 
 
-class CountedPath(type(Path())):  # type: ignore[misc]
-    """A path that counts how often its file is read, slowly."""
+def test_threads_get_one_verdict_from_one_judgement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch, tmp_path, "4.44.2", ELSEWHERE)
+    judged = []
 
-    reads: list[int] = []  # noqa: RUF012 - shared on purpose
-
-    def read_text(self, *arguments: Any, **keywords: Any) -> str:
-        self.reads.append(threading.get_ident())
+    def slowly(*arguments: Any) -> Any:
+        judged.append(threading.get_ident())
         threading.Event().wait(0.05)
-        return super().read_text(*arguments, **keywords)  # type: ignore[no-any-return]
+        return judge(*arguments)
 
-
-def test_threads_get_one_verdict_from_one_reading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = CountedPath(install(monkeypatch, tmp_path, "4.44.2", ELSEWHERE))
-    CountedPath.reads.clear()
+    monkeypatch.setattr(resolver, "judge", slowly)
     barrier = threading.Barrier(8)
 
     def ask(_: int) -> object:
         barrier.wait()
-        return resolve(FAMILY, path)
+        return resolve(FAMILY)
 
     with ThreadPoolExecutor(8) as pool:
         verdicts = list(pool.map(ask, range(8)))
     assert len({id(verdict) for verdict in verdicts}) == 1
-    assert len(CountedPath.reads) == 1
+    assert len(judged) == 1
 
 
 def test_a_refusal_is_the_same_in_every_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = install(monkeypatch, tmp_path, "4.44.2", CHANGED)
+    install(monkeypatch, tmp_path, "4.44.2", CHANGED)
 
     def ask(_: int) -> str:
         with pytest.raises(ResolutionError) as caught:
-            resolve(FAMILY, path)
+            resolve(FAMILY)
         return str(caught.value)
 
     with ThreadPoolExecutor(4) as pool:
@@ -302,8 +321,9 @@ def test_a_file_is_judged_anew_when_it_changes(monkeypatch: pytest.MonkeyPatch, 
     path = install(monkeypatch, tmp_path, "4.44.2", FIRST)
     first = resolve(FAMILY)
     assert resolve(FAMILY) is first
+    then = path.stat().st_mtime_ns
     path.write_text(MOVED, encoding="utf-8")
-    os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+    os.utime(path, ns=(then, then))
     with pytest.raises(AnchorsMissingError):
         resolve(FAMILY)
 

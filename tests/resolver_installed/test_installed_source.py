@@ -4,7 +4,6 @@ Needs transformers installed, but imports neither it nor torch.
 """
 
 import ast
-from pathlib import Path
 
 import pytest
 from packaging.version import Version
@@ -20,15 +19,15 @@ from mishformer_lens.errors import (
     UnverifiedSourceWarning,
 )
 from mishformer_lens.patchers import FAMILIES, Family, Variant
+from mishformer_lens.patchers.installed import Source, installed_release, installed_source
 from mishformer_lens.patchers.resolver import (
     ALLOW_UNVERIFIED_VARIABLE,
-    installed_release,
-    installed_source,
     judge,
     require,
     resolve,
     select_by_release,
 )
+from tests.sources import with_another_statement
 
 RELEASE = installed_release()
 
@@ -40,7 +39,7 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 @pytest.fixture
 def source(family: Family) -> str:
-    return installed_source(family).read_text(encoding="utf-8")
+    return installed_source(family).text
 
 
 @pytest.fixture
@@ -51,16 +50,6 @@ def variant(family: Family, source: str) -> Variant:
 @pytest.fixture(autouse=True)
 def _no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ALLOW_UNVERIFIED_VARIABLE, raising=False)
-
-
-def with_another_statement(source: str, member: str) -> str:
-    """``source`` with one more statement at the start of the function ``member``."""
-    node = find_member(ast.parse(source), member)
-    assert node is not None
-    first = node.body[1] if ast.get_docstring(node) is not None else node.body[0]
-    lines = source.split("\n")
-    lines.insert(first.lineno - 1, " " * first.col_offset + "unused = None")
-    return "\n".join(lines)
 
 
 def untouched_function(family: Family, source: str) -> str:
@@ -144,16 +133,15 @@ def test_a_changed_line_in_a_touched_member_is_refused(family: Family, source: s
 
 
 def test_the_switch_lets_a_person_hook_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, family: Family, source: str, variant: Variant
+    monkeypatch: pytest.MonkeyPatch, family: Family, source: str, variant: Variant
 ) -> None:
-    path = tmp_path / "modeling.py"
-    path.write_text(with_another_statement(source, next(iter(variant.edits))), encoding="utf-8")
+    changed = Source("modeling.py", with_another_statement(source, next(iter(variant.edits))))
     with pytest.raises(ModifiedSourceError):
-        resolve(family, path)
+        resolve(family, changed)
     with pytest.warns(UnverifiedSourceWarning):
-        assert resolve(family, path, allow_unverified=True).variant is variant
+        assert resolve(family, changed, allow_unverified=True).variant is variant
     monkeypatch.setenv(ALLOW_UNVERIFIED_VARIABLE, "1")
-    assert resolve(family, path).variant is variant  # and warnings are errors here: there is no second one
+    assert resolve(family, changed).variant is variant  # and warnings are errors here: there is no second one
 
 
 def test_a_moved_anchor_is_noticed_in_every_member(source: str, variant: Variant) -> None:
@@ -170,9 +158,13 @@ def test_a_moved_anchor_is_refused_whatever_the_switch_says(family: Family, sour
     assert "allow_unverified" not in str(caught.value)
 
 
-def test_a_release_before_the_first_variant_is_refused_with_any_source(family: Family, source: str) -> None:
+def test_a_release_before_the_first_variant_is_refused_with_any_source_but_a_verified_one(
+    family: Family, source: str, variant: Variant
+) -> None:
     with pytest.raises(ReleaseTooOldError, match=r"4\.43\.4 is older than 4\.44"):
-        require(family, source, "4.43.4", allow_unverified=True)
+        require(family, with_another_statement(source, next(iter(variant.edits))), "4.43.4", allow_unverified=True)
+    for release in ("4.43.4", "unknown"):
+        assert require(family, source, release).variant is variant
 
 
 def test_the_oldest_variant_refuses_every_shape_that_is_not_its_own(
