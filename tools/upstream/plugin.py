@@ -122,12 +122,12 @@ def parts(value: object, seen: set[int]) -> Iterator[bytes]:
 
 
 def _traced() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or _transformed()
-
-
-def _transformed() -> bool:
-    return torch._C._functorch.peek_interpreter_stack() is not None or bool(
-        torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+    """Whether tensors have no values now, or other ones than a caller sees."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or bool(torch.utils._python_dispatch._get_current_dispatch_mode_stack())
     )
 
 
@@ -135,9 +135,10 @@ def _call(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
     # By the name: tracers put something of theirs in its place.
     if _traced() or WATCH.depth:
         return torch.nn.Module.__call__(self, *args, **kwargs)
-    for base in self.modules():
-        if isinstance(base, BASES):
-            WATCH.hook(base)
+    # Those that were copied or loaded were not made.
+    for part in self.modules():
+        if isinstance(part, BASES):
+            WATCH.hook(part)
     WATCH.depth += 1
     try:
         result = torch.nn.Module.__call__(self, *args, **kwargs)
@@ -148,20 +149,20 @@ def _call(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
     return result
 
 
-BASES: tuple[type, ...] = ()
+BASES: tuple[type[torch.nn.Module], ...] = ()
+"""The base model of every family."""
 
 
 def _watch_models() -> None:
     global BASES
-    BASES = tuple(
-        getattr(importlib.import_module(family.module_name), family.base_model) for family in FAMILIES.values()
-    )
+    families = FAMILIES.values()
+    BASES = tuple(getattr(importlib.import_module(each.module_name), each.base_model) for each in families)
     PreTrainedModel.__call__ = _call
     _after(GenerationMixin, "generate", lambda self, result: WATCH.note(f"{type(self).__name__}.generate", result))
     _after(OptimizedModule, "__call__", lambda _, result: WATCH.note("compiled", result))
     _after(torch.Tensor, "backward", _note_gradients)
-    for base in BASES:
-        _after(base, "__init__", lambda self, _: WATCH.hook(self))
+    for cls in BASES:
+        _after(cls, "__init__", lambda self, _: WATCH.hook(self))
 
 
 def _note_gradients(_: torch.Tensor, __: object) -> None:

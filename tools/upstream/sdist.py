@@ -100,8 +100,8 @@ def write_cases(folder: Path, families: Iterable[str]) -> list[str]:
     present = {module: mixin for module, mixin in MIXINS.items() if (tests / f"{module}.py").is_file()}
     stand_ins: dict[str, set[str]] = {}
     for module in present:
-        for name, classes in missing_imports((tests / f"{module}.py").read_text(encoding="utf-8"), tests):
-            stand_ins.setdefault(name, set()).update(classes)
+        for name, wanted in missing_imports((tests / f"{module}.py").read_text(encoding="utf-8"), tests):
+            stand_ins.setdefault(name, set()).update(wanted)
     for name, classes in stand_ins.items():
         path = tests.joinpath(*name.split(".")).with_suffix(".py")
         _make_packages(tests, path.parent)
@@ -116,11 +116,7 @@ def write_cases(folder: Path, families: Iterable[str]) -> list[str]:
     for family in families:
         path = tests / "models" / family / f"test_modeling_{family}.py"
         _make_packages(tests, path.parent)
-        text = CASE.format(
-            family=family,
-            imports="\n".join(imports),
-            mixins=", ".join(mixins),
-        )
+        text = CASE.format(family=family, imports="\n".join(imports), mixins=", ".join(mixins))
         path.write_text(text, encoding="utf-8")
     return sorted(stand_ins)
 
@@ -128,9 +124,10 @@ def write_cases(folder: Path, families: Iterable[str]) -> list[str]:
 def missing_imports(source: str, tests: Path) -> Iterator[tuple[str, list[str]]]:
     """What `source`, a module in `tests`, imports at its top from modules beside it that are not there."""
     for node in ast.parse(source).body:
-        beside = node.module if isinstance(node, ast.ImportFrom) and node.level == 1 else None
-        if beside and not tests.joinpath(*beside.split(".")).with_suffix(".py").is_file():
-            yield beside, [alias.name for alias in node.names]
+        if not isinstance(node, ast.ImportFrom) or node.level != 1 or node.module is None:
+            continue
+        if not tests.joinpath(*node.module.split(".")).with_suffix(".py").is_file():
+            yield node.module, [alias.name for alias in node.names]
 
 
 def _make_packages(tests: Path, folder: Path) -> None:
