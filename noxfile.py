@@ -159,7 +159,7 @@ def drop_in(session: nox.Session, transformers: str) -> None:
     session.run("pytest", *(session.posargs or ["tests/hooked_transformer", *PARALLEL]), env=ENVIRONMENT)
 
 
-@nox.session(python=[PYTHON])
+@nox.session(python=PYTHON)
 @nox.parametrize("transformers", [nox.param(cell.minor, tags=["upstream"]) for cell in GRID.cells])
 def upstream(session: nox.Session, transformers: str) -> None:
     """HuggingFace's own tests of one release, from its sdist: on hooked models they do what they do on plain ones."""

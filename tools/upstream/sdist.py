@@ -13,7 +13,8 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from pypi_simple import NoSuchProjectError
+import requests
+from pypi_simple import DigestMismatchError, NoSuchProjectError
 
 from tools.package_index import package_index
 
@@ -51,22 +52,24 @@ class UpstreamError(Exception):
 def fetch_sdist(release: str, folder: Path) -> Path:
     """The sdist of `release` in `folder`, downloaded unless it is there. Its hash is the index's.
 
-    Raises UpstreamError when the index has none.
+    Raises UpstreamError when the index has none, cannot be reached, or gives another file than it says.
     """
     target = folder / f"{PROJECT}-{release}.tar.gz"
     if target.exists():
         return target
+    folder.mkdir(parents=True, exist_ok=True)
     with package_index() as index:
         try:
             packages = index.get_project_page(PROJECT).packages
-        except NoSuchProjectError as error:
-            raise UpstreamError(f"{index.endpoint} has no {PROJECT}. See: pip config list") from error
-        found = [each for each in packages if each.package_type == "sdist" and each.version == release]
-        if not found:
-            raise UpstreamError(f"{index.endpoint} has no sdist of {PROJECT} {release}, so there are no tests to run.")
-        folder.mkdir(parents=True, exist_ok=True)
-        part = target.with_suffix(".part")
-        index.download_package(found[0], part)
+            found = [each for each in packages if each.package_type == "sdist" and each.version == release]
+            if not found:
+                raise UpstreamError(
+                    f"the package index has no sdist of {PROJECT} {release}: there are no tests to run."
+                )
+            part = target.with_suffix(".part")
+            index.download_package(found[0], part)
+        except (NoSuchProjectError, DigestMismatchError, requests.RequestException) as error:
+            raise UpstreamError(f"the sdist of {PROJECT} {release} cannot be had: {error}") from error
     return part.replace(target)
 
 
