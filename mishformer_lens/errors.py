@@ -113,6 +113,14 @@ class TracedCacheError(HookError):
     """A model is traced into a program while its activations are cached."""
 
 
+class HeadResultsError(HookError):
+    """What each head adds cannot be taken from the output projection, or the heads' inputs cannot be projected."""
+
+
+class AttentionKernelError(HookError):
+    """A hook needs attention scores, and what the model's attention kernel computes is not known."""
+
+
 class CheckpointNotFoundError(MishformerLensError):
     """There is no checkpoint at the given place."""
 

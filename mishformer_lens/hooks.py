@@ -160,12 +160,10 @@ class HookPoint(_TransformerLensHookPoint):
 
     def is_active(self) -> bool:
         """Whether any hook is attached, forward or backward."""
-        return self.listening and not self._is_silent()
+        return self.listening and not ((self._silent_in or self.checkpointed) and self._is_silent())
 
     def _is_silent(self) -> bool:
         """Whether hooks are to miss the pass that is running in this thread."""
-        if not (self._silent_in or self.checkpointed):
-            return False
         # What runs inside of a backward pass here is a block without hooks in the forward pass that is computed again:
         # blocks with hooks are not checkpointed.
         again = self.checkpointed and torch._C._current_graph_task_id() != -1  # torch.utils.checkpoint asks this too
@@ -181,26 +179,64 @@ class HookPoint(_TransformerLensHookPoint):
         Raises:
             HookShapeError: a hook returned something that is not a tensor of the activation's shape.
         """
-        if not self.listening or self._is_silent():
+        if not self.listening or ((self._silent_in or self.checkpointed) and self._is_silent()):
             return activation
-        result = self._edited(activation) if self.may_edit() else activation
+        return self._heard(activation)
+
+    def _heard(self, activation: torch.Tensor) -> torch.Tensor:
+        """As calling it, where it is known to be active. Every activation of a cache comes by here."""
+        # may_edit(), without the call.
+        if self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks:
+            activation = self._edited(activation)
+        for observer in self._observers:
+            observer(activation, self)
+        return activation
+
+    def changed(self, activation: torch.Tensor) -> torch.Tensor | None:
+        """As calling it while it is active, for an activation that the model does not compute itself.
+
+        Hooks work on a copy. None where they left it as it was, and no backward hook waits for its gradient.
+
+        Raises:
+            HookShapeError: as calling it.
+        """
+        if not self.may_edit():
+            self._heard(activation)
+            return None
+        seen = activation.clone()
+        countable = not (
+            seen.is_inference() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        )
+        version = seen._version if countable else -1
+        result = self._checked(seen, self._run_hooks(seen))
         for observer in self._observers:
             observer(result, self)
-        return result
+        return None if countable and result is seen and seen._version == version else result
+
+    def forward(self, activation: torch.Tensor) -> torch.Tensor:
+        """What the hooks get: a copy, where an edit in place would not have the right gradient."""
+        return _own_copy(activation) if activation.requires_grad and torch.is_grad_enabled() else activation
 
     def _edited(self, activation: torch.Tensor) -> torch.Tensor:
-        result = self._run_hooks(activation)
+        # Where torch runs the hooks, it calls forward itself.
+        seen = activation if self._needs_torch() else self.forward(activation)
+        return self._checked(activation, self._run_hooks(seen))
+
+    def _checked(self, activation: torch.Tensor, result: Any) -> torch.Tensor:
         if result is not activation and (not isinstance(result, torch.Tensor) or result.shape != activation.shape):
             raise _shape_error(self.name, activation, result)
         return _laid_out_like(activation, result)
 
-    def _run_hooks(self, activation: torch.Tensor) -> Any:
-        if (
+    def _needs_torch(self) -> bool:
+        return bool(
             self._backward_hooks
             or self._forward_pre_hooks
             or self._backward_pre_hooks
             or self._forward_hooks_with_kwargs
-        ):
+        )
+
+    def _run_hooks(self, activation: torch.Tensor) -> Any:
+        if self._needs_torch():
             return super().__call__(activation)
         # What torch does for plain forward hooks, without the machinery around it: half the cost of a full cache.
         result = activation
@@ -214,24 +250,31 @@ class HookPoint(_TransformerLensHookPoint):
         """As calling it, for an activation ``[batch, head_index, pos, d_head]``.
 
         Hooks see ``[batch, pos, head_index, d_head]``. With ``copy``, they work on a copy, so that an edit in place
-        does not reach a cache that holds ``activation``.
+        does not reach a cache that holds ``activation``, nor a later pass that fills it what observers keep.
         """
-        if not (self.listening and self.is_active()):
+        if not self.listening or ((self._silent_in or self.checkpointed) and self._is_silent()):
             return activation
         seen = (activation.clone() if copy else activation).transpose(1, 2)
-        result = self(seen)
-        return activation if result is seen and not copy else _laid_out_like(activation, result.transpose(1, 2))
+        result = self._heard(seen)
+        return activation if result is seen and not copy else self._heads_back(activation, result)
+
+    def _heads_back(self, activation: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
+        return _laid_out_like(activation, result.transpose(1, 2)) if self.may_edit() else activation
 
     def for_batch(self, activation: torch.Tensor, batch: int) -> torch.Tensor:
         """As calling it, for an activation ``[1, pos, d_model]`` that hooks see as ``[batch, pos, d_model]``."""
         if not self.is_active():
             return activation
-        return self(activation.expand(batch, -1, -1).clone())
+        if not self.may_edit():
+            self._heard(activation if activation.shape[0] == batch else activation.expand(batch, -1, -1).clone())
+            return activation
+        return self._heard(activation.expand(batch, -1, -1).clone())
 
     def copied(self, activation: torch.Tensor) -> torch.Tensor:
-        """As calling it, on a copy: an edit, in place or not, does not reach the other users of ``activation``."""
-        return self(activation.clone()) if self.is_active() else activation
-
+        """As calling it; an edit, in place or not, does not reach the other users of ``activation``."""
+        if not self.is_active():
+            return activation
+        return self._heard(activation.clone() if self.may_edit() else activation)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HookPoint":
         duplicate = object.__new__(type(self))
@@ -293,6 +336,11 @@ class HookGroup:
     def is_active(self) -> bool:
         """Whether any of them has a hook."""
         return self.listening and any(hook.is_active() for hook in self.hooks)
+
+
+def _own_copy(activation: torch.Tensor) -> torch.Tensor:
+    """A copy with the strides of ``activation``, on which the bits of later products may depend."""
+    return activation.new_empty_strided(activation.shape, activation.stride()).copy_(activation)
 
 
 def _laid_out_like(activation: torch.Tensor, result: torch.Tensor) -> torch.Tensor:

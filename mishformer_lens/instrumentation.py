@@ -11,17 +11,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from mishformer_lens.attention_scores import AttentionScores
 from mishformer_lens.errors import NotInstrumentedError, UnknownHookError, UnsupportedModelError
 from mishformer_lens.hooks import LOCK, HookPoint, Observer
 from mishformer_lens.lending import Place
 from mishformer_lens.lent_classes import LentClass
-from mishformer_lens.on_demand import AttentionInputs, AttentionScores, HeadResults
+from mishformer_lens.on_demand import AttentionInputs, HeadResults
 from mishformer_lens.patched_classes import lent_class, refuse_foreign
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.contract import HookSpec
 from mishformer_lens.patchers.installed import Source
 from mishformer_lens.patchers.resolver import resolve_imported
 from mishformer_lens.suggestions import did_you_mean
+
 
 class HookPoints(Mapping[str, HookPoint]):
     """The hook points of a live model by TransformerLens's names, in the order in which they fire.
@@ -296,11 +298,11 @@ class Instrumentation:
         if layer not in self._helpers:
             hooks = {spec.name: f"blocks.{layer}.{spec.name}" for spec in self.family.block_hooks}
             points = {name: self.hook_points[full] for name, full in hooks.items() if full in self.hook_points}
-            n_heads = int(self.model.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
+            attention = self.place(layer, "attn")
             made: dict[str, object] = {
-                "attention_inputs": AttentionInputs(points, n_heads, self.family.qkv_layout),
+                "attention_inputs": AttentionInputs(points, attention, self.family),
                 "attention_scores": AttentionScores(points["attn.hook_attn_scores"], points["attn.hook_pattern"]),
-                "head_results": HeadResults(points["attn.hook_result"], n_heads),
+                "head_results": HeadResults(points["attn.hook_result"], attention, self.family),
             }
             self._helpers.setdefault(layer, made)
         return self._helpers[layer]

@@ -1,21 +1,27 @@
 """Activations that HuggingFace does not compute by itself. They are computed while somebody's hook is on them.
 
-Patched code calls these objects; each does exactly what the release's own code did as long as its hooks are idle.
+Patched code calls these objects; each does exactly what the release's own code did as long as its hooks are idle. An
+observer gets what it wants from what was computed, or from the weights: the modules run as they do without it.
 """
 
-import functools
 import threading
-import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import einops
 import torch
 from torch import nn
-from torch.nn.attention.flex_attention import BlockMask, create_mask
+from torch.autograd import forward_ad
+from transformers.pytorch_utils import Conv1D
 
-from mishformer_lens.errors import EagerFallbackWarning
+from mishformer_lens.errors import HeadResultsError
 from mishformer_lens.hooks import HookGroup, HookPoint
+from mishformer_lens.patchers import Family
+
+if TYPE_CHECKING:
+    from mishformer_lens.lending import Place
+
+
+_PRECISE = (torch.float32, torch.float64)
 
 
 class HookedLayerNorm(nn.LayerNorm):
@@ -30,23 +36,30 @@ class HookedLayerNorm(nn.LayerNorm):
     hook_normalized: HookPoint
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name for it
-        output = super().forward(input)
-        # There are more layer norms than anything else: idle, they cost two looks at an attribute and no call.
-        if self.hook_scale.listening and self.hook_scale.is_active():
-            output = self._with_scale(input, output)
+        inherited: Any = super().forward
+        if not self.hook_scale.is_active():
+            output = inherited(input)
+        elif inherited.__func__ is nn.LayerNorm.forward:
+            # What torch's own forward comes to. The kernel has the scale at hand.
+            output, _, inverse = torch.native_layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+            output = self._with_scale(input, output, inverse)
+        else:
+            output = self._with_scale(input, inherited(input), None)
         return self.hook_normalized(output) if self.hook_normalized.listening else output
 
-    def _with_scale(self, activation: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    def _with_scale(self, activation: torch.Tensor, output: torch.Tensor, inverse: torch.Tensor | None) -> torch.Tensor:
+        """The output as the hooks on the scale leave it: bit by bit the same where they leave the scale."""
         # TransformerLens, too, computes the scale in float32 at least.
-        x = activation if activation.dtype == torch.float64 else activation.float()
-        scale = self._scale(x)
-        if not self.hook_scale.may_edit():
-            self.hook_scale(scale)
-            return output
-        before = _state(scale)
-        edited = self.hook_scale(scale)
-        untouched = _is_untouched(edited, scale, before)
-        if untouched and edited is scale:
+        x = activation if activation.dtype in _PRECISE else activation.float()
+        if inverse is None or inverse.dtype not in _PRECISE:
+            inverse = torch.native_layer_norm(x, self.normalized_shape, None, None, self.eps)[2]
+        scale = inverse.reciprocal()
+        if _may_be_differentiated():
+            # The kernel has no gradient for it.
+            variance = torch.var(x, -1, correction=0, keepdim=True)
+            scale = _value_with_gradient(scale, (variance + self.eps).sqrt())
+        edited = self.hook_scale.changed(scale)
+        if edited is None:
             return output
         normalized = (x - x.mean(-1, keepdim=True)) / edited
         if self.weight is not None:
@@ -54,81 +67,127 @@ class HookedLayerNorm(nn.LayerNorm):
         if self.bias is not None:
             normalized = normalized + self.bias
         normalized = normalized.to(output.dtype)
-        return _ValueWithGradient.apply(output, normalized) if untouched else normalized
-
-    def _scale(self, x: torch.Tensor) -> torch.Tensor:
-        # The kernel of the layer norm has it at hand, but no gradient for it; its definition takes six operations.
-        scale: torch.Tensor = torch.native_layer_norm(x, self.normalized_shape, None, None, self.eps)[2].reciprocal()
-        if not x.requires_grad:
-            return scale
-        centered = x - x.mean(-1, keepdim=True)
-        by_definition = (centered.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
-        return _ValueWithGradient.apply(scale, by_definition)  # type: ignore[no-any-return]
+        return torch.where(edited == scale, _value_with_gradient(output, normalized), normalized)
 
 
-def _state(activation: torch.Tensor) -> int | torch.Tensor:
-    """What :func:`_is_untouched` compares with: the version counter, or a copy in inference mode, which has none."""
-    return activation.clone() if activation.is_inference() else activation._version
+def _may_be_differentiated() -> bool:
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0
 
 
-def _is_untouched(edited: torch.Tensor, original: torch.Tensor, before: int | torch.Tensor) -> bool:
-    """Whether hooks left an activation as it was; ``before`` is the :func:`_state` of ``original`` before they ran."""
-    if isinstance(before, torch.Tensor):
-        return torch.equal(edited, before)
-    if original._version != before:
-        return False
-    return edited is original or torch.equal(edited, original)
-
-
-class _ValueWithGradient(torch.autograd.Function):
-    """The value of one tensor, bit by bit, with the gradient of another that equals it but for rounding."""
-
-    @staticmethod
-    def forward(_ctx: Any, value: torch.Tensor, _path: torch.Tensor) -> torch.Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(_ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor]:
-        return None, gradient
+def _value_with_gradient(value: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
+    """The value of one tensor, bit by bit, with the derivatives of another that equals it but for rounding."""
+    # Subtracting a positive zero changes no bit, not even that of a negative zero.
+    return value.detach() - (path.detach() - path)
 
 
 class HeadResults:
     """``hook_result`` ``[batch, pos, head_index, d_model]``: what each head adds to the residual stream.
 
     The output bias is not part of it.
+
+    Args:
+        attention: where the live attention stands, whose heads count.
     """
 
-    def __init__(self, hook_result: HookPoint, n_heads: int) -> None:
+    def __init__(self, hook_result: HookPoint, attention: "Place", family: Family) -> None:
         self.hook_result = hook_result
-        self.n_heads = n_heads
+        self.attention = attention
+        self.family = family
 
     def project(self, projection: nn.Module, z: torch.Tensor) -> torch.Tensor:
-        """``projection(z)`` for ``z`` ``[batch, pos, head_index * d_head]``, by heads while ``hook_result`` is on."""
+        """``projection(z)`` for ``z`` ``[batch, pos, head_index * d_head]``, with what hooks change of a head's part.
+
+        ``projection`` runs once, as it does without hooks.
+
+        Raises:
+            HeadResultsError: what each head adds cannot be told from ``projection``.
+        """
         if not (self.hook_result.listening and self.hook_result.is_active()):
             return projection(z)  # type: ignore[no-any-return]
-        output: torch.Tensor = projection(z)
-        # One head at a time through the module itself, so that adapters and quantized weights count.
-        alone = torch.zeros(*z.shape[:-1], self.n_heads, z.shape[-1], dtype=z.dtype, device=z.device)
-        heads = einops.rearrange(z, "batch pos (head d_head) -> batch pos head d_head", head=self.n_heads)
-        places = einops.rearrange(
-            alone, "batch pos head (part d_head) -> batch pos d_head head part", part=self.n_heads
+        d_head = _head_size(self.attention, self.family)
+        weight = _weight(projection, z)
+        if weight is None:
+            output, results = _linear_parts(projection, z, d_head)
+        else:
+            output = projection(z)
+            by_head = weight.unflatten(0, (-1, d_head))
+            results = torch.einsum("bphd,hdm->bphm", z.unflatten(-1, (-1, d_head)), by_head)
+        edited = self.hook_result.changed(results)
+        # Exact where nothing was edited, for subtracting a positive zero changes no bit.
+        return output if edited is None else output - (results - edited).sum(-2)
+
+
+def _weight(projection: nn.Module, z: torch.Tensor) -> torch.Tensor | None:
+    """The weight ``[in, out]`` of a projection that is a plain product with it and a sum; else None."""
+    cls: Any = type(projection)
+    if "forward" in vars(projection) or nn.utils.parametrize.is_parametrized(projection):
+        return None
+    if isinstance(projection, nn.Linear) and cls.forward is nn.Linear.forward:
+        weight = projection.weight.T
+    elif isinstance(projection, Conv1D) and cls.forward is Conv1D.forward:
+        weight = projection.weight
+    else:
+        return None
+    # Quantized, sharded and offloaded weights have types, shapes or devices of their own.
+    plain = type(projection.weight) in (nn.Parameter, torch.Tensor) or torch.compiler.is_compiling()
+    whole = weight.dim() == 2 and weight.shape[0] == z.shape[-1] and weight.is_floating_point()
+    return weight if plain and whole and weight.device == z.device else None
+
+
+def _linear_parts(projection: nn.Module, z: torch.Tensor, d_head: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """``projection(z)``, run once, and what each head adds to it, from the derivative of that very run.
+
+    So random numbers that were drawn in it, and weights that exist in no readable form, count as they did.
+    """
+    name = f"{type(projection).__module__}.{type(projection).__qualname__}"
+    if any(part._backward_hooks or part._backward_pre_hooks for part in projection.modules()):
+        raise HeadResultsError(
+            f"hook_result has a hook, and what each head adds can be told from {name} by its derivative alone, which "
+            "would run the backward hooks that are on it. Take these off, or the hook on hook_result."
         )
-        torch.diagonal(places, dim1=-2, dim2=-1).copy_(heads.transpose(-1, -2))
-        bias = projection(torch.zeros_like(z[:1, :1]))
-        results: torch.Tensor = projection(alone) - bias.unsqueeze(-2)
-        if not self.hook_result.may_edit():
-            self.hook_result(results)
-            return output
-        before = _state(results)
-        edited = self.hook_result(results)
-        untouched = _is_untouched(edited, results, before)
-        if untouched and edited is results:
-            return output
-        summed: torch.Tensor = edited.sum(-2) + bias
-        return _ValueWithGradient.apply(output, summed) if untouched else summed
+    with_gradient = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        source = z.clone() if z.is_inference() else z
+        source = source if source.requires_grad else source.detach().requires_grad_()
+        output: torch.Tensor = projection(source)
+        try:
+            results = _products(output, source, d_head, with_gradient)
+        except RuntimeError as error:
+            raise HeadResultsError(
+                f"hook_result has a hook, and what each head adds cannot be told from {name}: its weight is in no form "
+                f"that can be read, and it has no derivative ({error}). Take the hook off, or put a module with a "
+                "readable weight in its place."
+            ) from error
+    if results is None:
+        raise HeadResultsError(
+            f"hook_result has a hook, and {name} is not linear: no head adds a part of its own. Take the hook off."
+        )
+    return (output, results) if with_gradient else (output.detach(), results.detach())
 
 
-_pending = threading.local()
+def _products(output: torch.Tensor, z: torch.Tensor, d_head: int, with_gradient: bool) -> torch.Tensor | None:
+    """Every head's part of ``z`` times the derivative of ``output`` by ``z``; None if that depends on ``z``."""
+    direction = torch.zeros_like(output, requires_grad=True)
+    # Linear in the direction, so that its own derivative is the product with the transposed matrix's transpose.
+    (pulled,) = torch.autograd.grad(output, z, direction, create_graph=True)
+    if torch.autograd.grad(pulled, z, pulled.detach(), retain_graph=True, allow_unused=True)[0] is not None:
+        return None
+    products = []
+    for begin in range(0, z.shape[-1], d_head):
+        alone = torch.zeros_like(z)
+        alone[..., begin : begin + d_head] = z[..., begin : begin + d_head]
+        (product,) = torch.autograd.grad(pulled, direction, alone, retain_graph=True, create_graph=with_gradient)
+        products.append(product)
+    return torch.stack(products, -2)
+
+
+class _Pending(threading.local):
+    """What a block hands over to its attention, in its own thread."""
+
+    inputs: list[torch.Tensor] | None = None
+
+
+_pending = _Pending()
 
 
 class AttentionInputs(HookGroup):
@@ -138,23 +197,31 @@ class AttentionInputs(HookGroup):
     The block and its attention share one of these: the block hands over the residual stream, the attention projects it.
 
     Args:
-        layout: how the fused projection orders its outputs, as an einops axis: ``"part head d_head"`` or
-            ``"head part d_head"``, where ``part`` is query, key, value.
+        attention: where the live attention stands, whose heads count.
     """
 
-    def __init__(self, hooks: dict[str, HookPoint], n_heads: int, layout: str) -> None:
+    def __init__(self, hooks: dict[str, HookPoint], attention: "Place", family: Family) -> None:
         self.hook_attn_in = hooks["hook_attn_in"]
         self.split = HookGroup(hooks["hook_q_input"], hooks["hook_k_input"], hooks["hook_v_input"])
         super().__init__(self.hook_attn_in, *self.split.hooks)
-        self.n_heads = n_heads
-        self.layout = layout
+        self.attention = attention
+        self.family = family
+
+    def _edits(self) -> bool:
+        return self.listening and any(hook.may_edit() and hook.is_active() for hook in self.hooks)
 
     def normalize(self, layer_norm: nn.Module, residual: torch.Tensor) -> torch.Tensor:
-        """``layer_norm(residual)``; while active, normalise each head's copy and keep them for :meth:`project`."""
+        """``layer_norm(residual)``; where hooks may edit, normalise each head's copy, for :meth:`project`."""
         if not (self.listening and self.is_active()):
             return layer_norm(residual)  # type: ignore[no-any-return]
-        copies = einops.repeat(residual, "batch pos d_model -> batch pos head d_model", head=self.n_heads)
-        copies = self.hook_attn_in(copies.clone())
+        n_heads = _number_of_heads(self.attention, self.family)
+        copies = einops.repeat(residual, "batch pos d_model -> batch pos head d_model", head=n_heads).clone()
+        if not self._edits():
+            for hook in self.hooks:
+                if hook.is_active():
+                    hook(copies)
+            return layer_norm(residual)  # type: ignore[no-any-return]
+        copies = self.hook_attn_in(copies)
         if self.split.is_active():
             _pending.inputs = [layer_norm(hook.copied(copies)) for hook in self.split.hooks]
         else:
@@ -162,150 +229,52 @@ class AttentionInputs(HookGroup):
         return residual
 
     def project(self, projection: nn.Module, normalized: torch.Tensor) -> torch.Tensor:
-        """``projection(normalized)``; while active, from what :meth:`normalize` kept.
+        """``projection(normalized)``; where hooks may edit, from what :meth:`normalize` kept.
 
         Either way ``[batch, pos, 3 * head_index * d_head]``.
+
+        Raises:
+            HeadResultsError: the projection gives something else than heads' queries, keys and values, or the attention
+                was not called by its block.
         """
-        if not (self.listening and self.is_active()):
+        if not self._edits():
             return projection(normalized)  # type: ignore[no-any-return]
         inputs, _pending.inputs = _pending.inputs, None
-        parts = [self._part(projection(each), part) for part, each in enumerate(inputs)]
+        if inputs is None:
+            raise HeadResultsError(
+                "an attention was called outside of its block, which makes the inputs that hook_attn_in, hook_q_input, "
+                "hook_k_input and hook_v_input are about. Call the block, or take their hooks off."
+            )
+        outputs: list[torch.Tensor] = []
+        for index, each in enumerate(inputs):
+            outputs.append(outputs[0] if index and each is inputs[0] else projection(each))
+        parts = [self._part(each, part) for part, each in enumerate(outputs)]
         stacked = torch.stack(parts)
-        return einops.rearrange(stacked, f"part batch pos head d_head -> batch pos ({self.layout})")
+        return einops.rearrange(stacked, f"part batch pos head d_head -> batch pos ({self.family.qkv_layout})")
 
     def _part(self, projected: torch.Tensor, part: int) -> torch.Tensor:
         """Query, key or value ``[batch, pos, head_index, d_head]``, each head from its own input."""
+        heads, width = projected.shape[-2], 3 * projected.shape[-2] * _head_size(self.attention, self.family)
+        if projected.shape[-1] != width:
+            raise HeadResultsError(
+                f"the projection of queries, keys and values gives {projected.shape[-1]} numbers, where {heads} heads "
+                f"have {width}. Take the hooks off hook_attn_in, hook_q_input, hook_k_input and hook_v_input."
+            )
         split = einops.rearrange(
             projected,
-            f"batch pos input ({self.layout}) -> part batch pos input head d_head",
+            f"batch pos input ({self.family.qkv_layout}) -> part batch pos input head d_head",
             part=3,
-            head=self.n_heads,
+            head=heads,
         )[part]
         return torch.diagonal(split, dim1=2, dim2=3).movedim(-1, 2)
 
 
-class AttentionScores(HookGroup):
-    """``hook_attn_scores`` and ``hook_pattern`` under attention kernels that never hold the scores.
-
-    While one of the two has a hook, its layer computes attention as HuggingFace's eager implementation does, with the
-    mask that the layer was given, or the causal one that the kernel would have applied.
-    """
-
-    def __init__(self, hook_attn_scores: HookPoint, hook_pattern: HookPoint) -> None:
-        super().__init__(hook_attn_scores, hook_pattern)
-        self.hook_attn_scores = hook_attn_scores
-        self.hook_pattern = hook_pattern
-
-    def choose(
-        self, interface: Callable[..., Any], eager: Callable[..., Any], masks_future: bool = False
-    ) -> Callable[..., Any]:
-        """The attention function to call: ``interface`` itself, or ``eager`` behind a conversion of the mask.
-
-        Args:
-            masks_future: whether ``eager`` has a causal mask of its own, so that it needs the padding mask alone.
-        """
-        if interface is eager or not (self.listening and self.is_active()):
-            return interface
-        self.warn()
-        if masks_future:
-            return functools.partial(_eager_with_padding_mask, eager)
-        return functools.partial(_eager_with_dense_mask, eager)
-
-    def choose_by_type(
-        self, functions: Mapping[str, Callable[..., Any]], attention_type: str, eager: Callable[..., Any]
-    ) -> Callable[..., Any]:
-        """As :meth:`choose`, for attention functions that are called without the attention module."""
-        if attention_type == "eager":
-            return functools.partial(eager, attention_scores=self)
-        if not (self.listening and self.is_active()):
-            return functions[attention_type]
-        self.warn()
-        return functools.partial(_eager_without_module, functools.partial(eager, attention_scores=self), attention_type)
-
-    def padding_mask(self, mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-        """The part of a kernel's mask that is about padding, additive, ``[batch, 1, 1, key_pos]``."""
-        mask = self.four_axes(mask, dtype)
-        # The last query may attend to everything that is not padding.
-        return None if mask is None else mask[:, :, -1:, :]
-
-    def four_axes(self, mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-        """A kernel's mask as an additive one with four axes: a padding mask ``[batch, key_pos]`` is expanded."""
-        if mask is None or mask.dim() == 4:
-            return mask
-        return (1.0 - mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
-
-    def warn(self) -> None:
-        """Say that this layer leaves its fused kernel."""
-        warnings.warn(
-            "hook_attn_scores or hook_pattern has a hook: its layer computes attention eagerly while it is on, because "
-            "the model's fused attention kernel holds no attention scores. Other layers keep their kernel.",
-            EagerFallbackWarning,
-            stacklevel=2,
-        )
+def _head_size(attention: "Place", family: Family) -> int:
+    return int(getattr(attention.module, family.head_size))
 
 
-def _eager_with_padding_mask(
-    eager: Callable[..., Any],
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **kwargs: Any,
-) -> Any:
-    padding = module.attention_scores.padding_mask(attention_mask, query.dtype)
-    return eager(module, query, key, value, padding, **kwargs)
-
-
-def _eager_with_dense_mask(
-    eager: Callable[..., Any],
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: Any,
-    **kwargs: Any,
-) -> Any:
-    mask = dense_mask(attention_mask, query, key, module.config._attn_implementation)
-    return eager(module, query, key, value, mask, **kwargs)
-
-
-def _eager_without_module(
-    eager: Callable[..., Any],
-    attention_type: str,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: Any,
-    **kwargs: Any,
-) -> Any:
-    mask = dense_mask(attention_mask, query, key, attention_type)
-    return eager(query, key, value, attention_mask=mask, **kwargs)
-
-
-def dense_mask(mask: Any, query: torch.Tensor, key: torch.Tensor, attention_type: str) -> torch.Tensor | None:
-    """The additive mask ``[batch or 1, 1, query_pos, key_pos]`` that eager attention needs for a kernel's mask.
-
-    Args:
-        mask: None for causal attention by the kernel's own means; a padding mask ``[batch, key_pos]``, 1 where there is
-            a token; a mask with four axes, boolean (True where attention is allowed) or additive; or flex attention's
-            block mask.
-        query: ``[batch, head_index, query_pos, d_head]``.
-        key: ``[batch, head_index, key_pos, d_head]``.
-        attention_type: the implementation that the mask was made for.
-    """
-    queries, keys = query.shape[-2], key.shape[-2]
-    if isinstance(mask, BlockMask):
-        mask = create_mask(mask.mask_mod, query.shape[0], 1, queries, keys, device=str(query.device))
-    elif mask is None or mask.dim() == 2:
-        if mask is None and queries == 1:
-            return None
-        # torch's kernel aligns a causal mask at the upper left, flash attention at the lower right.
-        offset = 0 if attention_type == "sdpa" else keys - queries
-        causal = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(offset)[None, None]
-        mask = causal if mask is None else causal & mask[:, None, None, :keys].bool()
-    if mask.dtype == torch.bool:
-        lowest = torch.finfo(query.dtype).min
-        mask = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, lowest)
-    dense: torch.Tensor = mask[..., :keys]
-    return dense
+def _number_of_heads(attention: "Place", family: Family) -> int:
+    module: Any = attention.module
+    if family.n_heads is not None:
+        return int(getattr(module, family.n_heads))
+    return int(module.config.hidden_size) // _head_size(attention, family)

@@ -85,3 +85,30 @@ def supports_static_cache(family: str) -> bool:
     Up to 4.52 another flag declared it: GPT-2 refuses it there, and GPT-NeoX fails with a shape error of its own.
     """
     return bool(getattr(model_class(family, "causal"), "_can_compile_fullgraph", False))
+
+
+def prunes_heads(family: str) -> bool:
+    """Whether a model can be made smaller by whole heads: ``prune_heads`` went away in 5.0."""
+    return "prune_heads" in dir(model_class(family, "base"))
+
+
+def uses_registry(kind: str) -> bool:
+    """Whether the family's attention looks its function up in the registry: GPT-NeoX's does from 4.49 on."""
+    return "ALL_ATTENTION_FUNCTIONS" in vars(modeling_module(kind.removesuffix("_sequential")))
+
+
+def passes_on(family: str, argument: str) -> bool:
+    """Whether what a caller of the model says reaches the attention function: models take any argument from 4.5x on."""
+    parameters = inspect.signature(model_class(family, "causal").forward).parameters
+    return uses_registry(family) and argument not in parameters and "kwargs" in parameters
+
+
+def window_reach(sliding_window: int) -> int:
+    """How many keys before its own flash attention lets a query see: up to 4.55 one more than in later releases."""
+    library = importlib.import_module("transformers.modeling_flash_attention_utils")
+    return sliding_window - 1 if "sliding_window - 1" in inspect.getsource(library) else sliding_window
+
+
+def kernels_scale_by_layer() -> bool:
+    """Whether GPT-2 tells its kernels by what to scale: in older releases only eager attention scales by the layer."""
+    return "scaling=self.scaling" in inspect.getsource(modeling_module("gpt2"))

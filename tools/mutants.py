@@ -213,10 +213,8 @@ UNHOOKED: dict[str, Callable[[list[ast.expr]], ast.expr]] = {
     "project": lambda arguments: ast.Call(arguments[0], [arguments[1]], []),
     "choose": lambda arguments: arguments[0],
     "choose_by_type": lambda arguments: ast.Subscript(arguments[0], arguments[1], ast.Load()),
-    "padding_mask": lambda arguments: arguments[0],
-    "four_axes": lambda arguments: arguments[0],
-    "is_active": lambda _: ast.Constant(False),
-    "warn": lambda _: ast.Constant(None),
+    "sdpa": lambda arguments: arguments[0],
+    "flash": lambda arguments: arguments[0],
 }
 
 
@@ -320,9 +318,6 @@ def call_otherwise(site: Site) -> Iterator[Replacement]:
             if (site.is_hook)
             else ast.Call(site.call.func, site.call.args, [each for each in site.call.keywords if each is not keyword]),
         )
-    if site.method == "choose" and not site.call.keywords:
-        flipped = ast.keyword("masks_future", ast.Constant(True))
-        yield "with masks_future", site.call, ast.Call(site.call.func, site.call.args, [flipped])
 
 
 MUTATIONS: tuple[Callable[[Site], Iterator[Replacement]], ...] = (

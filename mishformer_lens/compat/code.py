@@ -13,6 +13,7 @@ _COMMON = (
     "engine/*.py",
     "hooks.py",
     "on_demand.py",
+    "attention_scores.py",
     "lending.py",
     "lent_classes.py",
     "patched_classes.py",

@@ -93,12 +93,11 @@ def changed_since_import(
         members: the top-level classes and functions to look at.
 
     Returns:
-        Their qualified names. What was set in a function's place from elsewhere is not among them, see
+        Their qualified names, sorted. What was set in a function's place from elsewhere is not among them, see
         :func:`replaced_by`.
     """
-    return [
-        name for name, function in _own_functions(module, members) if not is_code(function.__code__, code.get(name, ()))
-    ]
+    functions = _own_functions(module, members)
+    return sorted({name for name, function in functions if not is_code(function.__code__, code.get(name, ()))})
 
 
 def _own_functions(module: types.ModuleType, members: Collection[str]) -> Iterator[tuple[str, Function]]:
@@ -106,21 +105,10 @@ def _own_functions(module: types.ModuleType, members: Collection[str]) -> Iterat
     for member in members:
         found = vars(module).get(member)
         for value in (found, *vars(found).values()) if isinstance(found, type) else (found,):
-            for part in _parts(value):
-                function = _innermost(part)
-                if isinstance(function, Function) and function.__globals__ is vars(module):
-                    name = function.__code__.co_qualname
-                    if name.partition(".")[0] == member and "<" not in name:
-                        yield name, function
-
-
-def _innermost(layer: object) -> object:
-    seen = []
-    function = _unbound(layer)
-    while isinstance(function, Function) and function not in seen and (inside := _inside(function)):
-        seen.append(function)
-        function = _unbound(inside[0])
-    return function
+            for function in (layers[-1] for layers in map(_layers, _parts(value)) if layers):
+                name = function.__code__.co_qualname
+                if function.__globals__ is vars(module) and name.partition(".")[0] == member and "<" not in name:
+                    yield name, function
 
 
 def _parts(function: object) -> tuple[object, ...]:
@@ -201,12 +189,16 @@ def _wrapped_otherwise(function: object, like: object, like_file: str) -> str | 
 
 def _wrappers(function: object) -> list[Function]:
     """The functions around the innermost one, outermost first."""
+    return [layer for part in _parts(function) for layer in _layers(part)[:-1]]
+
+
+def _layers(part: object) -> list[Function]:
+    """A function, what it wraps, and so on: outermost first. Where one may call several, the first is followed."""
     layers: list[Function] = []
-    for part in _parts(function):
-        layer = _unbound(part)
-        while isinstance(layer, Function) and layer not in layers and (inside := _inside(layer)):
-            layers.append(layer)
-            layer = _unbound(inside[0])
+    layer = _unbound(part)
+    while isinstance(layer, Function) and layer not in layers:
+        layers.append(layer)
+        layer = _unbound(next(iter(_inside(layer)), None))
     return layers
 
 

@@ -58,6 +58,9 @@ class Family:
         qkv_layout: the order of the fused query, key and value projection's outputs, as an einops axis.
         parallel_switch: the configuration field that tells whether attention and MLP read the same residual stream;
             such blocks have no ``hook_resid_mid``. None where no model of the family does.
+        head_size: the attention's attribute that has the width of a head.
+        n_heads: the attention's attribute that has the number of heads. None where it has none in some releases, and
+            as many as the model's width has room for.
     """
 
     name: str
@@ -68,6 +71,8 @@ class Family:
     final_hooks: tuple[HookSpec, ...]
     qkv_layout: str
     parallel_switch: str | None = None
+    head_size: str = "head_dim"
+    n_heads: str | None = None
 
     @property
     def module_name(self) -> str:

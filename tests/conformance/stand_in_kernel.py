@@ -15,30 +15,49 @@ calls: list[str] = []
 
 
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    *,
+    causal: bool = True,
+    sliding_window: int | None = None,
+    **_: Any,
 ) -> torch.Tensor:
-    """Causal attention on ``[batch, head_index, pos, d_head]``; a position that may see nothing gets zeros."""
+    """Attention on ``[batch, head_index, pos, d_head]``; a padded position, or one that may see nothing, gets zeros."""
     calls.append("called")
     queries, keys = query.shape[-2], key.shape[-2]
-    allowed = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
+    places = torch.arange(keys - queries, keys, device=query.device)[:, None]
+    others = torch.arange(keys, device=query.device)
+    allowed = (places >= others) if causal else torch.ones_like(places >= others)
+    if sliding_window is not None:
+        allowed = allowed & ((places - others).abs() < sliding_window)
     if mask is not None:
         assert mask.dim() == 2, "flash attention takes a padding mask"
-        allowed = allowed & mask[:, None, None, -keys:].bool()
+        real = mask[:, -keys:].bool()
+        allowed = allowed & real[:, None, None, :] & real[:, None, -queries:, None]
     scores = (query.float() @ key.float().transpose(-1, -2)) * (scaling or query.shape[-1] ** -0.5)
     pattern = scores.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0.0)
     return (pattern @ value.float()).to(value.dtype)
 
 
 def interface(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **arguments: Any) -> Any:
-    """As transformers registers attention functions: gives ``[batch, pos, head_index, d_head]``."""
-    output = attend(query, key, value, attention_mask, arguments.get("scaling"))
+    """As transformers registers attention functions: gives ``[batch, pos, head_index, d_head]``.
+
+    Like the real one up to 4.55 it asks the module whether it is causal, whatever the caller says.
+    """
+    arguments["causal"] = module.is_causal
+    output = attend(query, key, value, attention_mask, arguments.pop("scaling", None), **arguments)
     return output.transpose(1, 2).contiguous(), None
 
 
 def flash_attention_forward(query: Any, key: Any, value: Any, attention_mask: Any, *_: Any, **arguments: Any) -> Any:
     """As transformers called flash attention before there was a registry: on ``[batch, pos, head_index, d_head]``."""
     query, key, value = (each.transpose(1, 2) for each in (query, key, value))
-    return attend(query, key, value, attention_mask, arguments.get("softmax_scale")).transpose(1, 2).contiguous()
+    arguments["causal"] = arguments.pop("is_causal")
+    output = attend(query, key, value, attention_mask, arguments.pop("softmax_scale", None), **arguments)
+    return output.transpose(1, 2).contiguous()
 
 
 def register() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mishformer_lens.engine.live_code import compiled_code, replaced_by
+from mishformer_lens.engine.live_code import changed_since_import, compiled_code, replaced_by
 from tests.engine.editing import source
 
 HOME = "made_up"
@@ -136,7 +136,7 @@ def test_what_stands_at_its_place_is_its_source(module: types.ModuleType, name: 
 def test_so_it_is_where_python_leaves_assertions_and_docstrings_out(flag: str) -> None:
     check = f"""
         import types
-        from mishformer_lens.engine.live_code import compiled_code, replaced_by
+        from mishformer_lens.engine.live_code import changed_since_import, compiled_code, replaced_by
         module = types.ModuleType({HOME!r})
         exec(compile({TEXT!r}, "/somewhere/made_up.py", "exec"), vars(module))
         code = compiled_code({TEXT!r}, "<other>")["twice"]
@@ -299,3 +299,48 @@ def test_a_trusted_wrapper_that_the_source_has_not_is_a_replacement_where_it_is_
     for live, like in ((original, decorator(patched)), (decorator(decorator(original)), decorator(patched))):
         found = replacement(live, "Part.method", like=like)
         assert found == "itself with other decorators than its file has"
+
+
+def test_a_source_that_changed_since_it_was_imported_is_noticed_by_member(module: types.ModuleType) -> None:
+    members = ("twice", "Part", "Base", "by_condition")
+    assert changed_since_import(module, CODE, members) == []
+    moved = compiled_code("# moved\n" + TEXT.replace("self.new = new", "self.old = new"), "<moved>")
+    assert changed_since_import(module, moved, members) == ["Part.value"]
+    assert changed_since_import(module, moved, ("Base", "twice")) == []
+    lost = {name: code for name, code in CODE.items() if name not in ("twice", "Part.static", "Base.method")}
+    assert changed_since_import(module, lost, members) == ["Base.method", "Part.static", "twice"]
+
+
+def test_what_was_set_from_elsewhere_does_not_make_a_source_a_changed_one(module: types.ModuleType) -> None:
+    foreign = in_package("foreign", "def made(self, x):\n    return x + 1")
+    module.Part.method = foreign
+    vars(module).update(twice=foreign, Base=type("Base", (), {"method": foreign}))
+    del vars(module)["by_condition"]
+    assert changed_since_import(module, CODE, ("twice", "Part", "Base", "by_condition")) == []
+
+
+def test_a_changed_source_is_noticed_under_decorators(module: types.ModuleType) -> None:
+    module.Part.method = in_package("foreign", DECORATOR, original=module.Part.method)
+    assert changed_since_import(module, CODE, ("Part",)) == []
+    changed = compiled_code(TEXT.replace("super().method(x) + ", "super().method(x) * "), "<changed>")
+    assert changed_since_import(module, changed, ("Part",)) == ["Part.method"]
+
+
+def test_code_that_ran_and_was_traced_is_its_source_still(module: types.ModuleType) -> None:
+    lines = []
+
+    def trace(frame: types.FrameType, event: str, argument: object) -> Any:
+        lines.append(frame.f_lineno)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        for number in range(200):  # Python rewrites what runs often
+            module.twice(number)
+    finally:
+        sys.settrace(before)
+    for number in range(200):
+        module.twice(number)
+    assert lines
+    assert replacement(module.twice, "twice") is None

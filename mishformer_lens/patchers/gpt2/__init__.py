@@ -18,4 +18,6 @@ FAMILY = Family(
     block_hooks=(*contract.BEFORE_ATTENTION, *contract.ATTENTION, contract.RESID_MID, *contract.AFTER_ATTENTION),
     final_hooks=contract.FINAL,
     qkv_layout="part head d_head",
+    head_size="head_dim",
+    n_heads="num_heads",
 )

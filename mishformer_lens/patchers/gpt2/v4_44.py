@@ -21,22 +21,11 @@ SPLIT_HEADS = (
     """,
 )
 
-# The parent class is the eager one, and has a causal mask of its own.
-FALLBACK = """\
-if self.attention_scores.is_active():
-    self.attention_scores.warn()
-    return super().forward(
-        hidden_states=hidden_states,
-        layer_past=layer_past,
-        attention_mask=self.attention_scores.padding_mask(attention_mask, hidden_states.dtype),
-        head_mask=head_mask,
-        encoder_hidden_states=encoder_hidden_states,
-        encoder_attention_mask=encoder_attention_mask,
-        use_cache=use_cache,
-        output_attentions=output_attentions,
-    )
-
-"""
+FLASH = ("_flash_attention_forward", "self.attention_scores.flash(_flash_attention_forward)")
+SDPA = (
+    "torch.nn.functional.scaled_dot_product_attention",
+    "self.attention_scores.sdpa(torch.nn.functional.scaled_dot_product_attention)",
+)
 
 EDITS = {
     "GPT2Attention._attn": shared.SCORES_AND_PATTERN,
@@ -51,9 +40,9 @@ EDITS = {
         shared.PROJECT_OUT,
     ],
     "GPT2FlashAttention2.forward": [
-        ("bsz, _, _ = hidden_states.size()", FALLBACK + "bsz, _, _ = hidden_states.size()"),
         shared.PROJECT_IN,
         SPLIT_HEADS,
+        FLASH,
         (
             "attn_output.reshape(bsz, query_length, self.num_heads * self.head_dim)",
             "self.hook_z(attn_output).reshape(bsz, query_length, self.num_heads * self.head_dim)",
@@ -61,9 +50,9 @@ EDITS = {
         ("self.c_proj(attn_weights_reshaped)", "self.head_results.project(self.c_proj, attn_weights_reshaped)"),
     ],
     "GPT2SdpaAttention.forward": [
-        ("bsz, q_len, _ = hidden_states.size()", FALLBACK + "bsz, q_len, _ = hidden_states.size()"),
         shared.PROJECT_IN,
         SPLIT_HEADS,
+        SDPA,
         (
             "attn_output.transpose(1, 2).contiguous()",
             "self.hook_z(attn_output.transpose(1, 2).contiguous())",

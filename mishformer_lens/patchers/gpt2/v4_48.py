@@ -19,16 +19,10 @@ SPLIT_HEADS = (
     """,
 )
 
-CHOOSE = (
-    "ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]",
-    "self.attention_scores.choose("
-    "ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation], eager_attention_forward, masks_future=True)",
-)
-
 EDITS = {
     "eager_attention_forward": [shared.SCORES, shared.PATTERN_BEFORE_ATTN_DROPOUT],
     "GPT2Attention._upcast_and_reordered_attn": shared.SCORES_AND_PATTERN,
-    "GPT2Attention.forward": [shared.PROJECT_IN, SPLIT_HEADS, CHOOSE, shared.Z, shared.PROJECT_OUT],
+    "GPT2Attention.forward": [shared.PROJECT_IN, SPLIT_HEADS, shared.CHOOSE_BY_INDEX, shared.Z, shared.PROJECT_OUT],
     **shared.MLP,
     **shared.BLOCK,
     **shared.MODEL,

@@ -25,4 +25,6 @@ FAMILY = Family(
     final_hooks=contract.FINAL,
     qkv_layout="head part d_head",
     parallel_switch="use_parallel_residual",
+    head_size="head_size",
+    n_heads=None,
 )

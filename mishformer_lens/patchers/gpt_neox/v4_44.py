@@ -39,31 +39,11 @@ EAGER_FORWARD = [
     shared.PROJECT_OUT,
 ]
 
-PROJECT_AND_ROTATE = """\
-query, key, value, present = self._attn_projections_and_rope(
-    hidden_states=hidden_states,
-    position_ids=position_ids,
-    layer_past=layer_past,
-    use_cache=use_cache,
+FLASH = ("_flash_attention_forward", "self.attention_scores.flash(_flash_attention_forward)")
+SDPA = (
+    "torch.nn.functional.scaled_dot_product_attention",
+    "self.attention_scores.sdpa(torch.nn.functional.scaled_dot_product_attention)",
 )
-"""
-
-# The parent class is the eager one, and has a causal mask of its own.
-FALLBACK = """\
-if self.attention_scores.is_active():
-    self.attention_scores.warn()
-    return super().forward(
-        hidden_states=hidden_states,
-        attention_mask=self.attention_scores.four_axes(attention_mask, hidden_states.dtype),
-        position_ids=position_ids,
-        head_mask=head_mask,
-        layer_past=layer_past,
-        use_cache=use_cache,
-        output_attentions=output_attentions,
-    )
-
-"""
-
 FLASH_Z = (
     "attn_weights.reshape(attn_weights.shape[0], attn_weights.shape[1], self.num_attention_heads * self.head_size)",
     "self.hook_z(attn_weights)"
@@ -83,16 +63,8 @@ EDITS = {
     ],
     "GPTNeoXAttention._attn": SCORES_AND_PATTERN,
     "GPTNeoXAttention.forward": EAGER_FORWARD,
-    "GPTNeoXFlashAttention2.forward": [
-        (PROJECT_AND_ROTATE, FALLBACK + PROJECT_AND_ROTATE),
-        FLASH_Z,
-        shared.PROJECT_OUT,
-    ],
-    "GPTNeoXSdpaAttention.forward": [
-        (PROJECT_AND_ROTATE, FALLBACK + PROJECT_AND_ROTATE),
-        SDPA_Z,
-        shared.PROJECT_OUT,
-    ],
+    "GPTNeoXFlashAttention2.forward": [FLASH, FLASH_Z, shared.PROJECT_OUT],
+    "GPTNeoXSdpaAttention.forward": [SDPA, SDPA_Z, shared.PROJECT_OUT],
     **shared.MLP,
     **shared.LAYER,
     **shared.MODEL,
