@@ -175,10 +175,20 @@ def test_another_output_is_found(outputs: tuple[str, ...]) -> None:
 
 def test_what_is_declared_is_accepted() -> None:
     hooked = hooked_runs()
-    hooked["idle"][A] = Result("failed", "TypeError: no", hooked=1)
+    hooked["idle"][A] = Result("failed", "TypeError: no", ("GPT2Model 1",), hooked=1)
     text, fine = outcome(hooked, [Declared("*::test_a", ">=9.9", "a known cause", "idle")])
     assert fine
     assert "declared: a known cause" in text
+
+
+def test_a_declared_loss_does_not_hide_another_output() -> None:
+    hooked = hooked_runs()
+    hooked["idle"][A] = Result("failed", "TypeError: no", ("GPT2Model 9",), hooked=1)
+    loss = Declared("*::test_a", ">=9.9", "a known cause", "idle")
+    text, fine = outcome(hooked, [loss])
+    assert not fine
+    assert f"idle, output: {A}: output 1 of 1 is GPT2Model 1, then GPT2Model 9\n    NOT DECLARED" in text
+    assert outcome(hooked, [loss, replace(loss, kind="output")])[1]
 
 
 def test_what_is_declared_for_another_run_is_not_accepted() -> None:
@@ -247,7 +257,13 @@ def test_declarations_are_for_releases_and_have_a_cause(tmp_path: Path) -> None:
     path.write_text(f'{entry}cause = "known"\n')
     assert read_declared(path, "5.4.0") == [Declared("*::test_a", ">=5.4,<5.8", "known")]
     assert read_declared(path, "5.8.0") == []
-    for wrong in ("", 'cause = " "', 'cause = "known"\nrun = "plain"', 'caus = "known"'):
+    for wrong in (
+        "",
+        'cause = " "',
+        'cause = "known"\nkind = "loss"',
+        'cause = "known"\nrun = "plain"',
+        'caus = "known"',
+    ):
         path.write_text(f"{entry}{wrong}\n")
         with pytest.raises(ComparisonError, match="an entry has a test, releases and a cause"):
             read_declared(path, "5.4.0")
