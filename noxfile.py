@@ -160,6 +160,17 @@ def drop_in(session: nox.Session, transformers: str) -> None:
 
 
 @nox.session(python=PYTHON)
+@nox.parametrize("transformers", [nox.param(cell.minor, tags=["upstream"]) for cell in GRID.cells])
+def upstream(session: nox.Session, transformers: str) -> None:
+    """HuggingFace's own tests of one release, from its sdist: on hooked models they do what they do on plain ones."""
+    # Beside the lock of the cell, which stays as it is.
+    sync(session, GRID.cell(transformers).lock)
+    session.install("--no-deps", "-r", str(LOCKS / "upstream.txt"), silent=True)
+    command = ["python", "-m", "tools.upstream", f"--folder={session.create_tmp()}"]
+    session.run(*command, *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session(python=PYTHON)
 def service(session: nox.Session) -> None:
     """The command line, the compatibility service and the documents, with the newest release of transformers."""
     sync(session, GRID.newest.lock)

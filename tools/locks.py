@@ -67,6 +67,7 @@ def other_locks(grid: Grid) -> tuple[Lock, ...]:
         ),
         Lock(LOCKS / "unit.txt", "the tests that need no torch", ("--group=unit",)),
         Lock(LOCKS / "tools.txt", "linters, and what refreshes the grid", ("--group=lint", "--group=grid")),
+        Lock(LOCKS / "upstream.txt", "what HuggingFace's own tests need beside a cell", ("--group=upstream",)),
         types_lock(grid),
     )
 

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import requests
 import tomlkit
 from packaging.version import Version
-from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
 
-from mishformer_lens.compat.pip_settings import read_pip_settings
 from tools.grid import GRID_FILE, ROOT, Cell, Grid, minor_key, parse_grid
 from tools.locks import LockError, all_locks, cell_lock, pinned, resolve, types_lock
+from tools.package_index import package_index
 
 MINIMUM_AGE = timedelta(days=2)
 
@@ -41,17 +38,9 @@ class Release:
         return f"{self.version.major}.{self.version.minor}"
 
 
-def index_address(environment: Mapping[str, str]) -> str:
-    """The index that uv's variables or pip's settings name, else the public one."""
-    by_uv = environment.get("UV_DEFAULT_INDEX") or environment.get("UV_INDEX_URL")
-    return by_uv or read_pip_settings(environment).index_url or PYPI_SIMPLE_ENDPOINT
-
-
 def releases_on_index(project: str) -> list[Release]:
     """Every release of `project` that has a wheel."""
-    session = requests.Session()
-    session.verify = read_pip_settings(os.environ).certificate or True
-    with PyPISimple(index_address(os.environ), session=session) as index:
+    with package_index() as index:
         packages = index.get_project_page(project).packages
     return [
         Release(Version(package.version), package.upload_time, package.is_yanked)

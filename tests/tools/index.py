@@ -1,7 +1,8 @@
-"""A package index on this machine that answers uv and pypi-simple, with empty wheels."""
+"""A package index on this machine that answers uv and pypi-simple, with empty wheels and given sdists."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tomllib
@@ -28,13 +29,22 @@ class Index:
     url: str = ""
     projects: dict[str, dict[str, tuple[str, bool]]] = field(default_factory=dict)
 
+    sdists: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+
     def add(self, project: str, version: str, uploaded: str = LONG_AGO, *, withdrawn: bool = False) -> None:
         """Puts one release on the index."""
         self.projects.setdefault(canonicalize_name(project), {})[version] = (uploaded, withdrawn)
 
+    def add_sdist(self, project: str, version: str, content: bytes, sha256: str = "") -> None:
+        """Puts an sdist beside the wheel of a release. `sha256`: what the index says of it, if not the truth."""
+        self.add(project, version)
+        self.sdists[f"{project}-{version}.tar.gz"] = content, sha256 or hashlib.sha256(content).hexdigest()
+
     def answer(self, path: str) -> tuple[str, bytes] | None:
         """Content type and body for a path; None where there is nothing."""
         parts = path.strip("/").split("/")
+        if parts[0] == "files" and parts[1] in self.sdists:
+            return "application/gzip", self.sdists[parts[1]][0]
         if parts[0] == "files":
             name, version = parts[1].split("-")[:2]
             text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
@@ -45,6 +55,11 @@ class Index:
             return None
         page = {"meta": {"api-version": "1.1"}, "name": parts[1], "versions": list(self.projects[parts[1]])}
         files = [self._file(parts[1], *release) for release in self.projects[parts[1]].items()]
+        files += [
+            {"filename": name, "url": f"{self.url}/files/{name}", "hashes": {"sha256": sha256}, "yanked": False}
+            for name, (_, sha256) in self.sdists.items()
+            if name.startswith(f"{parts[1]}-")
+        ]
         return "application/vnd.pypi.simple.v1+json", json.dumps(page | {"files": files}).encode()
 
     def _file(self, project: str, version: str, state: tuple[str, bool]) -> dict[str, Any]:

@@ -25,3 +25,8 @@ def test_cells_and_checks_become_jobs() -> None:
 
 def test_what_needs_a_gpu_or_an_index_is_left_out() -> None:
     assert jobs([session("test_gpu", "3.11", "gpu"), session("update_grid", "3.11"), session("bench", "3.11")]) == []
+
+
+def test_sessions_are_chosen_by_a_tag() -> None:
+    listed = [session("test", "3.11", "grid"), session("lint", None), session("upstream", "3.11", "upstream")]
+    assert jobs(listed, checks=(), cells=("upstream",)) == [{"session": "upstream-3.11", "python": "3.11"}]

@@ -1,0 +1,1 @@
+"""HuggingFace's own tests of its models, run on plain models and on hooked ones, and compared."""
