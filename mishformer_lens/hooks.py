@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
-from transformer_lens.hook_points import HookPoint as _TransformerLensHookPoint
+from transformers.utils import logging
 
 from mishformer_lens.errors import HookShapeError, MishformerLensError
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
+
+# Some releases of TransformerLens silence transformers when they are imported.
+_verbosity = logging.get_verbosity()
+from transformer_lens.hook_points import HookPoint as _TransformerLensHookPoint  # noqa: E402
+
+logging.set_verbosity(_verbosity)
 
 LOCK = threading.RLock()
 """Held while hooks come and go: one thread may take a hook off while another attaches one to the same module.

@@ -14,7 +14,7 @@ from torch import nn
 from mishformer_lens.attention_scores import AttentionScores
 from mishformer_lens.errors import NotInstrumentedError, UnknownHookError, UnsupportedModelError
 from mishformer_lens.hooks import LOCK, HookPoint, Observer, add_observers, remove_observers
-from mishformer_lens.lending import Links, Place
+from mishformer_lens.lending import Links, Place, shared_module
 from mishformer_lens.lent_classes import LentClass
 from mishformer_lens.on_demand import AttentionInputs, HeadResults
 from mishformer_lens.patched_classes import lent_class, refuse_foreign
@@ -83,8 +83,8 @@ def _unflagged(family: Family, n_layers: int, is_parallel: bool) -> tuple[str, .
 class Instrumentation:
     """The hook points of one live model. Made by :func:`instrument`.
 
-    The model carries nothing of it until a hook point gets a hook or an observer, and only its parts that have such hook
-    points do then. It is a context manager: leaving the context removes the hook points.
+    The model carries nothing of it until a hook point gets a hook or an observer, and then only the parts around it do.
+    It is a context manager: leaving the context removes the hook points.
 
     Attributes:
         model: the base model, a ``GPT2Model`` or ``GPTNeoXModel``.
@@ -148,8 +148,8 @@ class Instrumentation:
         """
         if self._removed:
             raise NotInstrumentedError(
-                f"the hook points of this {type(self.model).__name__} were removed, so a hook on them would never fire. "
-                "Call mishformer_lens.instrument(model) to get new ones."
+                f"the hook points of this {type(self.model).__name__} were removed, so a hook on them would never "
+                "fire. Call mishformer_lens.instrument(model) to get new ones."
             )
 
     def __getitem__(self, name: str) -> HookPoint:
@@ -335,10 +335,7 @@ class Instrumentation:
             module = place.find()
             refuse_foreign(self.family, self.variant, self._source, place, type(module))
             if module in seen:
-                raise UnsupportedModelError(
-                    f"one module stands at {seen[module]} and at {place.path}, so a hook on one would fire for both. Put "
-                    "a copy in one of the two places: copy.deepcopy(module)."
-                )
+                raise shared_module(seen[module], place.path)
             seen[module] = place.path
 
     def check(self) -> None:
@@ -405,7 +402,12 @@ def find_base_model(model: nn.Module) -> tuple[Family, nn.Module]:
     Raises:
         UnsupportedModelError: there is none, or more than one.
     """
-    found = [(family, part) for part in model.modules() if (family := family_of(type(part))) is not None]
+    found = []
+    for part in model.modules():
+        cls: Any = type(part)
+        family = _family_of(cls)
+        if family is not None:
+            found.append((family, part))
     if len(found) == 1:
         return found[0]
     known = ", ".join(f"{family.name} ({family.base_model})" for family in FAMILIES.values())

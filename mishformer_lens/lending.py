@@ -40,8 +40,8 @@ class Place:
         layer: the index of the block that it is in; None outside of the blocks.
         part: TransformerLens's name of the part, as ``attn``; empty for a block and for the base model.
         path: where it is, seen from the base model, as ``h.3.attn``.
-        parent: the place that it is in: of a part its block's, of a block the base model's. It is lent too while this one
-            is.
+        parent: the place that it is in: of a part its block's, of a block the base model's. It is lent too while this
+            one is.
     """
 
     def __init__(
@@ -112,10 +112,7 @@ class Place:
             return False
         if self.holders:
             return True
-        for point in self.points:  # any() would take twice as long, and a cache asks this of every place
-            if point.listening:
-                return True
-        return False
+        return any(point.listening for point in self.points)
 
     def _hold_parent(self, number: int) -> None:
         if self.parent is not None:
@@ -200,8 +197,8 @@ class Place:
             NotInstrumentedError: always.
         """
         raise NotInstrumentedError(
-            f"{self.path} is another module than when its hook points got hooks, so they would not fire. Take the hooks "
-            "off before a part is replaced, and add them again afterwards."
+            f"{self.path} is another module than when its hook points got hooks, so they would not fire. Take the "
+            "hooks off before a part is replaced, and add them again afterwards."
         )
 
     def refuse_export(self) -> None:
@@ -238,10 +235,7 @@ class Place:
         cls = type(module)
         other = vars(module).get(PLACE)
         if other is not None and other is not self:
-            raise UnsupportedModelError(
-                f"one module stands at {other.path} and at {self.path}, so a hook on one would fire for both. Put a copy "
-                "in one of the two places: copy.deepcopy(module)."
-            )
+            raise shared_module(other.path, self.path)
         lent, proofs = self.instrumentation.lent_class(self, cls)
         if "forward" in vars(module):
             _refuse_forward_of_its_own(module, self.path, dict(_rebound(module, cls, lent.cls)))
@@ -266,8 +260,8 @@ class Place:
             inside = module._modules.get(name)
             if inside is None:
                 raise NotInstrumentedError(
-                    f"this {type(self.instrumentation.model).__name__} has no part {self.path} any more, so a hook there "
-                    "would never fire. instrument(model).hook_points has the names that there are."
+                    f"this {type(self.instrumentation.model).__name__} has no part {self.path} any more, so a hook "
+                    "there would never fire. instrument(model).hook_points has the names that there are."
                 )
             links.append((module._modules, name, inside))
             module = inside
@@ -339,6 +333,14 @@ class Loan:
         """The loan of the copied module: what is known of where it stands is for the original alone."""
         module: nn.Module = copy.deepcopy(self.module, memo)
         return Loan(module, self.cls, self.lent, (), self.proofs, self.size, self.has_methods)
+
+
+def shared_module(one: str, other: str) -> UnsupportedModelError:
+    """What to raise where one module stands at the two paths."""
+    return UnsupportedModelError(
+        f"one module stands at {one} and at {other}, so a hook on one would fire for both. Put a copy in one of the "
+        "two places: copy.deepcopy(module)."
+    )
 
 
 def _refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[str, object]) -> None:

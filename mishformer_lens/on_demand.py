@@ -215,7 +215,8 @@ class AttentionInputs(HookGroup):
         if not (self.listening and self.is_active()):
             return layer_norm(residual)  # type: ignore[no-any-return]
         n_heads = _number_of_heads(self.attention, self.family)
-        copies = einops.repeat(residual, "batch pos d_model -> batch pos head d_model", head=n_heads).clone()
+        # Not einops, which refuses what torch.fx traces with.
+        copies = residual.unsqueeze(2).expand(-1, -1, n_heads, -1).clone()
         if not self._edits():
             for hook in self.hooks:
                 if hook.is_active():
@@ -234,17 +235,15 @@ class AttentionInputs(HookGroup):
         Either way ``[batch, pos, 3 * head_index * d_head]``.
 
         Raises:
-            HeadResultsError: the projection gives something else than heads' queries, keys and values, or the attention
-                was not called by its block.
+            HeadResultsError: the projection gives something else than heads' queries, keys and values.
         """
         if not self._edits():
             return projection(normalized)  # type: ignore[no-any-return]
         inputs, _pending.inputs = _pending.inputs, None
         if inputs is None:
-            raise HeadResultsError(
-                "an attention was called outside of its block, which makes the inputs that hook_attn_in, hook_q_input, "
-                "hook_k_input and hook_v_input are about. Call the block, or take their hooks off."
-            )
+            # The attention was called by itself, and these hook points are its block's; or another thread added the
+            # hook when this pass was past the block's beginning.
+            return projection(normalized)  # type: ignore[no-any-return]
         outputs: list[torch.Tensor] = []
         for index, each in enumerate(inputs):
             outputs.append(outputs[0] if index and each is inputs[0] else projection(each))

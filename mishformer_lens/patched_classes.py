@@ -196,8 +196,8 @@ def _restored(
             if unwrapped(vars(cls)[name]) is not unwrapped(getattr(original, name)):
                 raise ReplacedCodeError(
                     f"{cls.__module__}.{cls.__name__} has a {name} of its own in the place of {original.__name__}'s, "
-                    "which hook points are in: it need not run it, so a hook might never fire. Give the model a part of "
-                    f"the class {original.__name__} there."
+                    "which hook points are in: it need not run it, so a hook might never fire. Give the model a part "
+                    f"of the class {original.__name__} there."
                 )
             yield name, getattr(replacement, name)
 

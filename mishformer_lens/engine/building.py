@@ -52,11 +52,11 @@ def build_members(
 ) -> BuiltMembers:
     """Compile what the edits changed. ``module`` stays as it is.
 
-    Only methods and functions whose code differs from the original are compiled. Patched code sees other patched members
-    in the place of the originals, and everything else as it is in ``module`` at the time: what somebody replaces there
-    later counts. For each class that has a changed method, or inherits from one that has, a subclass of the original is
-    made; its ``super()`` reaches the patched parent. The changed methods stand in the body of that subclass, so that
-    metaclasses and ``__init_subclass__`` see them.
+    Only methods and functions whose code differs from the original are compiled. Patched code sees other patched
+    members in the place of the originals, and everything else as it is in ``module`` at the time: what somebody
+    replaces there later counts. For each class that has a changed method, or inherits from one that has, a subclass of
+    the original is made; its ``super()`` reaches the patched parent. The changed methods stand in the body of that
+    subclass, so that metaclasses and ``__init_subclass__`` see them.
 
     Args:
         label: tells this patched source from others of the same module, in tracebacks.

@@ -169,7 +169,7 @@ def test_what_is_replaced_in_the_module_later_counts_in_patched_code() -> None:
     module, built = build(MODULE, {"Base.forward": [("norm(x)", "norm(x) + SCALE")]})
     patched = built.classes[module.Base]()
     assert patched.forward(1) == 21
-    module.norm, module.SCALE = lambda x: -x, 5
+    vars(module).update(norm=lambda x: -x, SCALE=5)
     assert patched.forward(1) == 4
 
 

@@ -247,7 +247,7 @@ def test_layers_that_were_cut_off_have_no_hook_points(model: Any) -> None:
     instrumentation = mishformer_lens.instrument(model)
     point = instrumentation[NAME]
     container = instrumentation.family.components["blocks"]
-    setattr(model.base_model, container, nn.ModuleList(list(instrumentation.blocks)[:1]))
+    setattr(model.base_model, container, nn.ModuleList(list(instrumentation.blocks.children())[:1]))
     model.config.num_hidden_layers = 1
     with pytest.raises(NotInstrumentedError, match=r"has no part .*1.* any more"):
         point.add_hook(zero)
@@ -385,7 +385,7 @@ def test_hooks_and_caches_on_what_was_removed_are_refused(model: Any) -> None:
 def test_a_hook_may_take_itself_or_everything_off_in_the_middle_of_a_pass(model: Any) -> None:
     before, expected = trace(model), logits(model)
     instrumentation = mishformer_lens.instrument(model)
-    handle = instrumentation["blocks.0.mlp.hook_pre"].register_forward_hook(lambda *_: handle.remove())
+    handle: Any = instrumentation["blocks.0.mlp.hook_pre"].register_forward_hook(lambda *_: handle.remove())
     assert_same(logits(model), expected)
     assert trace(model) == before
     instrumentation["blocks.0.attn.hook_z"].add_hook(lambda z, hook: instrumentation.remove())

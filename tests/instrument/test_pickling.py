@@ -108,7 +108,7 @@ def test_a_model_that_is_copied_while_somebody_listens_is_hooked_alike(model: An
 
 def test_a_block_that_is_copied_alone_keeps_its_hooks_and_copies_nothing_else(model: Any) -> None:
     instrumentation = mishformer_lens.instrument(model)
-    block = instrumentation.blocks.get_submodule("1")
+    block: Any = instrumentation.blocks.get_submodule("1")
     instrumentation["blocks.1.hook_resid_post"].add_hook(zero)
     memo: dict[int, Any] = {}
     duplicate: Any = copy.deepcopy(block, memo)
