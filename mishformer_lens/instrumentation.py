@@ -285,6 +285,14 @@ class Instrumentation:
             place = self._places.setdefault((layer, part), Place(self, layer, part, path, parent))
         return place
 
+    def places(self) -> Iterator[Place]:
+        """All places of the model as it is now, those around others first."""
+        yield self.base
+        for layer in range(self.n_layers):
+            for part in ("", "attn", "mlp", "ln1", "ln2"):
+                yield self.place(layer, part)
+        yield self.place(None, "ln_final")
+
     def attributes(self, place: Place) -> dict[str, object]:
         """What the module at ``place`` carries while it is lent: its hook points, and helpers of its patched code."""
         prefix = "" if place.layer is None else f"blocks.{place.layer}."
@@ -328,10 +336,7 @@ class Instrumentation:
             UnsupportedModelError: something else stands in the place of a part, or one module in the places of two.
         """
         seen: dict[nn.Module, str] = {}
-        layers = range(self.n_layers)
-        parts = [(layer, part) for layer in layers for part in ("", "attn", "mlp", "ln1", "ln2")]
-        for layer, part in [(None, ""), *parts, (None, "ln_final")]:
-            place = self.place(layer, part)
+        for place in self.places():
             module = place.find()
             refuse_foreign(self.family, self.variant, self._source, place, type(module))
             if module in seen:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import difflib
 import importlib.metadata
@@ -160,7 +161,7 @@ def replace_edits(family: Family, variant: Variant, mutant: Mutant) -> None:
 
 
 def forward_once(family: Family) -> None:
-    """Instrument tiny models and run each once, idle: raises whatever a mutant that cannot run raises."""
+    """Run tiny models once, every part lent its patched class, no hook on: raises what a mutant that cannot run raises."""
     import mishformer_lens
     from tests.models import KINDS, Case, make_model, make_tokens
 
@@ -169,8 +170,11 @@ def forward_once(family: Family) -> None:
             case = Case(kind, attention)
             if case.family == family.name:
                 model = make_model(case)
-                mishformer_lens.instrument(model)
-                model(make_tokens())
+                instrumentation = mishformer_lens.instrument(model)
+                with contextlib.ExitStack() as lent:
+                    for place in instrumentation.places():
+                        lent.enter_context(place.lent())
+                    model(make_tokens())
 
 
 def make_trials(families: Iterable[Family]) -> list[Trial]:
