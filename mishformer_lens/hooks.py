@@ -8,6 +8,7 @@ import contextlib
 import copy
 import operator
 import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers.utils import logging
 
-from mishformer_lens.errors import HookShapeError, MishformerLensError
+from mishformer_lens.errors import HookShapeError
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
@@ -55,8 +56,8 @@ class HookPoint(_TransformerLensHookPoint):
         self._edits = False
         self._groups: tuple[HookGroup, ...] = ()
         self._places: tuple[Place, ...] = ()
-        # Threads in which it is silent for the time being.
-        self._silent_in: frozenset[int] = frozenset()
+        # What tells whether it is silent for the time being.
+        self._silenced: tuple[Callable[[], bool], ...] = ()
         # Whether the block that it is in was checkpointed when it had no hooks.
         self.checkpointed = False
 
@@ -125,12 +126,13 @@ class HookPoint(_TransformerLensHookPoint):
     @contextlib.contextmanager
     def _registering(self) -> Iterator[None]:
         """Be listening from before a hook is there; not, where torch refuses the hook."""
-        self.require()
-        self._listen(True)
-        try:
-            yield
-        finally:
-            self.settle()
+        with LOCK:
+            self.require()
+            self._listen(True)
+            try:
+                yield
+            finally:
+                self.settle()
 
     def remove_hooks(self, *args: Any, **kwargs: Any) -> None:
         super().remove_hooks(*args, **kwargs)
@@ -138,33 +140,33 @@ class HookPoint(_TransformerLensHookPoint):
 
     def settle(self) -> None:
         """Look at torch's tables anew, after a hook came or went, and listen no more where none is left."""
-        self._edits = bool(
-            self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks
-        )
-        self._listen(self._edits or bool(self._observers))
+        with LOCK:
+            self._edits = bool(
+                self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks
+            )
+            self._listen(self._edits or bool(self._observers))
 
     @contextlib.contextmanager
-    def silent(self) -> Iterator[None]:
-        """Call no hook in this thread inside the context."""
-        thread = threading.get_ident()
+    def silent(self, when: Callable[[], bool]) -> Iterator[None]:
+        """Call no hook inside the context where ``when`` says so."""
         with LOCK:
-            self._silent_in |= {thread}
+            self._silenced = (*self._silenced, when)
         try:
             yield
         finally:
             with LOCK:
-                self._silent_in -= {thread}
+                self._silenced = tuple(each for each in self._silenced if each is not when)
 
     def is_active(self) -> bool:
         """Whether any hook is attached, forward or backward."""
-        return self.listening and not ((self._silent_in or self.checkpointed) and self._is_silent())
+        return self.listening and not ((self._silenced or self.checkpointed) and self._is_silent())
 
     def _is_silent(self) -> bool:
         """Whether hooks are to miss the pass that is running in this thread."""
         # What runs inside of a backward pass here is a block without hooks in the forward pass that is computed again:
         # blocks with hooks are not checkpointed.
         again = self.checkpointed and torch._C._current_graph_task_id() != -1  # torch.utils.checkpoint asks this too
-        return again or threading.get_ident() in self._silent_in
+        return again or any(when() for when in self._silenced)
 
     def may_edit(self) -> bool:
         """Whether any hook is attached that can replace the activation: observers cannot."""
@@ -176,7 +178,7 @@ class HookPoint(_TransformerLensHookPoint):
         Raises:
             HookShapeError: a hook returned something that is not a tensor of the activation's shape.
         """
-        if not self.listening or ((self._silent_in or self.checkpointed) and self._is_silent()):
+        if not self.listening or ((self._silenced or self.checkpointed) and self._is_silent()):
             return activation
         # _heard(), without the call: every activation of a cache comes by here.
         if self._edits:
@@ -253,7 +255,7 @@ class HookPoint(_TransformerLensHookPoint):
         Hooks see ``[batch, pos, head_index, d_head]``. With ``copy``, they work on a copy, so that an edit in place
         does not reach a cache that holds ``activation``, nor a later pass that fills it what observers keep.
         """
-        if not self.listening or ((self._silent_in or self.checkpointed) and self._is_silent()):
+        if not self.listening or ((self._silenced or self.checkpointed) and self._is_silent()):
             return activation
         seen = (activation.clone() if copy else activation).transpose(1, 2)
         result = self._heard(seen)
@@ -278,9 +280,11 @@ class HookPoint(_TransformerLensHookPoint):
         return self._heard(activation.clone() if self.may_edit() else activation)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HookPoint":
+        """A copy with its hooks. Observers stay with the original."""
         duplicate = object.__new__(type(self))
         memo[id(self)] = duplicate
-        duplicate.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        state = self.__dict__ | {"_observers": (), "listening": self._edits}
+        duplicate.__dict__.update(copy.deepcopy(state, memo))
         return duplicate
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -297,9 +301,9 @@ def add_observers(observers: Sequence[tuple[HookPoint, "Observer"]]) -> None:
     Raises:
         NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: one would never be called.
     """
-    for place in {place for point, _ in observers for place in point._places}:
-        place.require()
     with LOCK:
+        for place in {place for point, _ in observers for place in point._places}:
+            place.require()
         silent = [point for point, _ in observers if not point.listening]
         _set_listening(silent, True)
         for point, observer in observers:
@@ -311,12 +315,22 @@ def remove_observers(observers: Sequence[tuple[HookPoint, "Observer"]]) -> None:
     with LOCK:
         silent = []
         for point, observer in observers:
-            before = point._observers
-            others = () if before == (observer,) else tuple(each for each in before if each is not observer)
-            point.__dict__["_observers"] = others
+            point.__dict__["_observers"] = others = _without_last(point._observers, observer)
             if point.listening and not others and not point._edits:
                 silent.append(point)
         _set_listening(silent, False)
+
+
+def _without_last(observers: tuple["Observer", ...], observer: "Observer") -> tuple["Observer", ...]:
+    """``observers`` without the last that is ``observer``: the same object, or the same method of the same object."""
+    for index in reversed(range(len(observers))):
+        each = observers[index]
+        same_method = isinstance(each, types.MethodType) and isinstance(observer, types.MethodType)
+        if each is observer or (
+            same_method and each.__self__ is observer.__self__ and each.__func__ is observer.__func__  # type: ignore[attr-defined]
+        ):
+            return observers[:index] + observers[index + 1 :]
+    return observers
 
 
 def _set_listening(points: Sequence[HookPoint], listening: bool) -> None:
@@ -326,7 +340,7 @@ def _set_listening(points: Sequence[HookPoint], listening: bool) -> None:
     try:
         for place in dict.fromkeys([place for point in points for place in point._places]):
             place.update()
-    except MishformerLensError:
+    except BaseException:  # an interrupt, too, leaves everything as it was
         for point in points:
             point.__dict__["listening"] = False
         for place in {place for point in points for place in point._places}:
@@ -379,6 +393,14 @@ class HookGroup:
         self._number += change
         # Not the number itself: torch.compile would compile anew for each.
         self.listening = self._number > 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "HookGroup":
+        duplicate = object.__new__(type(self))
+        memo[id(self)] = duplicate
+        number = sum(hook.may_edit() for hook in self.hooks)
+        state = self.__dict__ | {"_number": number, "listening": number > 0}
+        duplicate.__dict__.update(copy.deepcopy(state, memo))
+        return duplicate
 
     def is_active(self) -> bool:
         """Whether any of them has a hook."""

@@ -256,7 +256,8 @@ class Instrumentation:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Instrumentation":
         duplicate = object.__new__(type(self))
         memo[id(self)] = duplicate
-        vars(duplicate).update(copy.deepcopy(vars(self), memo))
+        # Observers and contexts are those of the original.
+        vars(duplicate).update(copy.deepcopy(vars(self) | {"observers": 0, "_contexts": 0}, memo))
         if duplicate.active:
             _instrumented[duplicate.model] = weakref.ref(duplicate)
         return duplicate
@@ -292,6 +293,10 @@ class Instrumentation:
             for part in ("", "attn", "mlp", "ln1", "ln2"):
                 yield self.place(layer, part)
         yield self.place(None, "ln_final")
+
+    def inside(self, place: Place) -> list[Place]:
+        """The places whose parent is ``place``."""
+        return [each for each in self._places.values() if each.parent is place]
 
     def attributes(self, place: Place) -> dict[str, object]:
         """What the module at ``place`` carries while it is lent: its hook points, and helpers of its patched code."""

@@ -17,14 +17,13 @@ from torch import nn
 
 from mishformer_lens.engine.live_code import describe
 from mishformer_lens.errors import (
-    MishformerLensError,
     NotInstrumentedError,
     ReplacedCodeError,
     TracedCacheError,
     UnsupportedModelError,
 )
 from mishformer_lens.hooks import LOCK, HookPoint
-from mishformer_lens.lent_classes import PLACE, LentClass, is_among, without
+from mishformer_lens.lent_classes import PLACE, LentClass, rebound, without
 
 if TYPE_CHECKING:
     from mishformer_lens.instrumentation import Instrumentation
@@ -72,6 +71,14 @@ class Place:
         self._loan: Loan | None = None
 
     @property
+    def is_edited(self) -> bool:
+        """Whether a hook that may edit is on a hook point here or of a part inside."""
+        return any(point.may_edit() for point in self.points) or any(place.is_edited for place in self._inside())
+
+    def _inside(self) -> list["Place"]:
+        return [] if self.instrumentation is None else self.instrumentation.inside(self)
+
+    @property
     def is_running(self) -> bool:
         """Whether a pass is in the module."""
         return bool(self._passes)
@@ -98,7 +105,7 @@ class Place:
             self._hold_parent(1)
             try:
                 self._lend()
-            except MishformerLensError:
+            except BaseException:  # an interrupt, too, leaves everything as it was
                 self._hold_parent(-1)
                 raise
             self.is_lent = True
@@ -119,7 +126,7 @@ class Place:
             self.parent.holders += number
             try:
                 self.parent.update()
-            except MishformerLensError:
+            except BaseException:
                 self.parent.holders -= number
                 raise
 
@@ -131,7 +138,7 @@ class Place:
             self.holders += 1
             try:
                 self.update()
-            except MishformerLensError:
+            except BaseException:
                 self.holders -= 1
                 raise
         assert self.module is not None  # it is lent
@@ -171,6 +178,7 @@ class Place:
         """
         if self.is_base:
             assert self.instrumentation is not None  # so has every base model's place
+            self.refuse_export()
             self.instrumentation.check()
         self._passes.append(None)
         return self._passes
@@ -207,7 +215,9 @@ class Place:
         Raises:
             TracedCacheError: activations are observed.
         """
-        if self.instrumentation is not None and self.instrumentation.observers and torch.compiler.is_exporting():
+        if self.instrumentation is None or not self.instrumentation.observers:
+            return
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
             raise TracedCacheError(
                 "activations are cached or observed while the model is exported: the exported program would not keep "
                 "them. Leave the context of the cache before the model is exported."
@@ -222,26 +232,40 @@ class Place:
         module, values = loan.module, vars(loan.module)
         self._tell_of_checkpointing(values)
         if len(values) != loan.size or loan.has_methods:
-            values.update(_rebound(module, type(module), loan.lent.cls))
-        # Not by way of torch's own, which looks for parameters and modules first.
-        object.__setattr__(module, "__class__", loan.lent.cls)
+            values.update(rebound(module, loan.cls, loan.lent.cls))
+        # What patched code needs first: another thread may enter the module at once.
         values.update(self.attributes)
         values[PLACE] = self
+        # Not by way of torch's own, which looks for parameters and modules first.
+        object.__setattr__(module, "__class__", loan.lent.cls)
         self.module = module
 
     def _new_loan(self) -> "Loan":
-        assert self.instrumentation is not None  # a copy without its model is never lent anew
+        if self.instrumentation is None:
+            raise NotInstrumentedError(
+                "this hook point belongs to a part that was copied without its model, so a hook on it would never fire. "
+                "Copy the model, or put the part into one, and call mishformer_lens.instrument(model)."
+            )
         module, links = self._find()
-        cls = type(module)
-        other = vars(module).get(PLACE)
+        other: Place | None = vars(module).get(PLACE)
         if other is not None and other is not self:
-            raise shared_module(other.path, self.path)
+            if not (other.path == self.path and other.instrumentation and not other.instrumentation.active):
+                raise shared_module(other.path, self.path)
+            return self._adopt(other, links)
+        cls = type(module)
         lent, proofs = self.instrumentation.lent_class(self, cls)
         if "forward" in vars(module):
-            _refuse_forward_of_its_own(module, self.path, dict(_rebound(module, cls, lent.cls)))
+            _refuse_forward_of_its_own(module, self.path, dict(rebound(module, cls, lent.cls)))
         self.attributes = self.instrumentation.attributes(self)
         has_methods = types.MethodType in map(type, vars(module).values())
         return Loan(module, cls, lent, links, proofs, len(vars(module)), has_methods)
+
+    def _adopt(self, other: "Place", links: Links) -> "Loan":
+        """Take over a module whose hook points were removed in a pass that is still running."""
+        assert self.instrumentation is not None
+        self.attributes = self.instrumentation.attributes(self)
+        self._passes, other.module = other._passes, None
+        return dataclasses.replace(other.loan, links=links)
 
     def find(self) -> nn.Module:
         """The module that stands here now.
@@ -284,11 +308,17 @@ class Place:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Place":
         duplicate = object.__new__(type(self))
         memo[id(self)] = duplicate
-        state = vars(self) | {"_passes": []}
+        # Observers stay with the original.
+        held_by = [place for place in self._inside() if place.is_lent and place.is_edited]
+        state = vars(self) | {"_passes": [], "holders": len(held_by)}
+        if not (self.is_lent and self.is_edited):
+            state |= {"is_lent": False, "module": None, "_loan": None}
         instrumentation = self.instrumentation
         if instrumentation is None or (id(instrumentation) not in memo and id(instrumentation.model) not in memo):
             # A part is copied without its model: its hooks go on acting, and nothing of the model comes along.
-            state |= {"instrumentation": None, "parent": None, "is_base": False}
+            state |= {"instrumentation": None, "is_base": False}
+            if self.parent is not None and (self.parent.module is None or id(self.parent.module) not in memo):
+                state["parent"] = None
         vars(duplicate).update(copy.deepcopy(state, memo))
         return duplicate
 
@@ -356,25 +386,11 @@ def _refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[st
 
 def _take_back(module: nn.Module, loan: Loan, attributes: Mapping[str, object]) -> None:
     values = vars(module)
+    old = type(module)
+    new = loan.cls if old is loan.lent.cls else without(old, loan.lent)
+    object.__setattr__(module, "__class__", new)
     values.pop(PLACE, None)
     for name in attributes:
         values.pop(name, None)
-    old = type(module)
-    new = loan.cls if old is loan.lent.cls else without(old, loan.lent)
     if len(values) != loan.size or loan.has_methods:
-        values.update(_rebound(module, old, new))
-    object.__setattr__(module, "__class__", new)
-
-
-def _rebound(module: nn.Module, old: type, new: type) -> Iterator[tuple[str, types.MethodType]]:
-    """Bound methods of ``old`` that other code keeps on the instance, bound anew to those of ``new``."""
-    for name, method in list(vars(module).items()):
-        if isinstance(method, types.MethodType) and method.__self__ is module:
-            for attribute in (method.__func__.__name__, "forward"):
-                if is_among(attribute, old.__mro__) and _has(old, attribute, method.__func__):
-                    yield name, types.MethodType(getattr(new, attribute), module)
-                    break
-
-
-def _has(cls: type, name: str, function: object) -> bool:
-    return any(vars(each).get(name) is function for each in cls.__mro__)
+        values.update(rebound(module, old, new))

@@ -7,7 +7,7 @@ import functools
 import inspect
 import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,11 +41,14 @@ class LentClass:
         return self
 
 
-def make(original: type, bases: tuple[type, ...], methods: Mapping[str, object]) -> LentClass:
+def make(
+    original: type, bases: tuple[type, ...], forward: Callable[..., Any], methods: Mapping[str, object]
+) -> LentClass:
     """A class to lend to modules of the class ``original``.
 
     Args:
         bases: the classes to inherit from; ``original`` is one of them, or an ancestor of one.
+        forward: the patched forward.
         methods: more methods and properties of the class.
     """
     body = {
@@ -57,6 +60,7 @@ def make(original: type, bases: tuple[type, ...], methods: Mapping[str, object])
         "__call__": _calling(original),
         "__reduce_ex__": _reducing(original),
         **methods,
+        "forward": _guarded(forward, original),
     }
     # FSDP2's and parametrized modules say for themselves how they are copied, or that they are not.
     if not any("__deepcopy__" in vars(cls) for cls in original.__mro__):
@@ -97,39 +101,74 @@ def unwrapped(function: Any) -> Any:
 def _creating(original: Any) -> Callable[..., Any]:
     def __new__(cls: type, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         """What other code makes of ``type(module)`` while the module is lent its class is of the module's own."""
-        return original(*args, **kwargs) if _IS_LENT in vars(cls) else original.__new__(cls)
+        # Bare, as copies and replicas are made, it is asked for an instance of this very class.
+        made_anew = _IS_LENT in vars(cls) and (args or kwargs)
+        return original(*args, **kwargs) if made_anew else original.__new__(cls)
 
     return __new__
 
 
 def _calling(original: Any) -> Callable[..., Any]:
-    call = original.__call__
-
-    @functools.wraps(call)
+    @functools.wraps(original.__call__)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         place: Place | None = vars(self).get(PLACE)
         if place is None:  # taken back since the call began
-            return call(self, *args, **kwargs)
+            return original.__call__(self, *args, **kwargs)
         if torch.compiler.is_compiling():
             place.refuse_export()
-            return call(self, *args, **kwargs)
+            return original.__call__(self, *args, **kwargs)
         passes = place.enter()
         try:
-            return call(self, *args, **kwargs)
+            return original.__call__(self, *args, **kwargs)
         finally:
             passes.pop()
-            if place.is_base or not place.is_lent:
+            # Another, where the hook points were removed and put on anew in this very pass.
+            place = vars(self).get(PLACE)
+            if place is not None and (place.is_base or not place.is_lent):
                 place.leave()
 
     return __call__
 
 
+def _guarded(forward: Callable[..., Any], original: Any) -> Callable[..., Any]:
+    """``forward`` for modules that are lent: others have nothing that it could call.
+
+    Other code may keep a bound method, or the class, while the module is lent, and use it afterwards.
+    """
+
+    @functools.wraps(forward)
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if PLACE in vars(self):
+            return forward(self, *args, **kwargs)
+        return original.forward(self, *args, **kwargs)
+
+    return guarded
+
+
 def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
-    """A copy with its hooks."""
-    duplicate = object.__new__(type(self))
+    """A copy with its hooks; a plain one, where there are but observers, which are somebody's who looks at this one."""
+    values = dict(vars(self))
+    place: Place | None = values.get(PLACE)
+    cls = type(self)
+    if place is not None and not place.is_edited:
+        cls = without(cls, place.loan.lent)
+        for name in (*place.attributes, PLACE):
+            values.pop(name, None)
+    duplicate = object.__new__(cls)
     memo[id(self)] = duplicate
-    vars(duplicate).update(copy.deepcopy(vars(self), memo))
+    vars(duplicate).update(copy.deepcopy(values, memo))
+    vars(duplicate).update(rebound(duplicate, type(self), cls))
     return duplicate
+
+
+def rebound(module: nn.Module, old: type, new: type) -> Iterator[tuple[str, types.MethodType]]:
+    """Bound methods of ``old`` that other code keeps on the instance, bound anew to those of ``new``."""
+    for name, method in list(vars(module).items()):
+        if isinstance(method, types.MethodType) and method.__self__ is module:
+            for attribute in (method.__func__.__name__, "forward"):
+                if any(vars(each).get(attribute) is method.__func__ for each in old.__mro__):
+                    yield name, types.MethodType(getattr(new, attribute), module)
+                    break
 
 
 def _reducing(original: type) -> Callable[..., Any]:

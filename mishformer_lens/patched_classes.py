@@ -166,12 +166,12 @@ def refuse_foreign(family: Family, variant: Variant, source: Source, place: Plac
 
 @functools.lru_cache(maxsize=256)
 def _layer_norm(cls: type) -> LentClass:
-    return make(cls, (HookedLayerNorm, cls), {})
+    return make(cls, (HookedLayerNorm, cls), HookedLayerNorm.forward, {})
 
 
 @functools.lru_cache(maxsize=256)
 def _patched_class(cls: type, original: type, patched: PatchedModule, blocks: str | bool) -> LentClass:
-    replacement = patched.built.classes[original]
+    replacement: Any = patched.built.classes[original]
     between = cls.__mro__[: cls.__mro__.index(original)]
     methods: dict[str, object] = dict(_restored(between, original, replacement, patched.built.originals))
     if is_among("gradient_checkpointing", cls.__mro__):
@@ -179,7 +179,7 @@ def _patched_class(cls: type, original: type, patched: PatchedModule, blocks: st
     if isinstance(blocks, str):
         methods["_gradient_checkpointing_func"] = checkpointing_function(_is_lent)
         methods[blocks] = module_list(blocks, kept_blocks)
-    return make(cls, (cls, replacement) if between else (replacement,), methods)
+    return make(cls, (cls, replacement) if between else (replacement,), replacement.forward, methods)
 
 
 def _restored(
