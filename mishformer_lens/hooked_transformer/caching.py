@@ -57,6 +57,13 @@ class Caching(HookedTransformerBase):
             if "." not in name:
                 self.__dict__[name] = point
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # A copy has the hooks, too; what was pickled has none.
+        if not any(point.may_edit() for point in self.hook_dict.values()):
+            self.is_caching = False
+            self.context_level = 0
+
     def check_hooks_to_add(
         self,
         hook_point: HookPoint,
