@@ -94,6 +94,10 @@ class CheckpointingWarning(UserWarning):
     """Gradient checkpointing is off for the blocks whose hook points have hooks."""
 
 
+class HooksLeftBehindWarning(UserWarning):
+    """Hook points are pickled while hooks or observers are on them, which stay here."""
+
+
 class HookError(MishformerLensError):
     """A hook cannot be attached, or did something that it must not."""
 

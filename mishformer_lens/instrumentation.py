@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import importlib
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -12,7 +13,12 @@ import torch
 from torch import nn
 
 from mishformer_lens.attention_scores import AttentionScores
-from mishformer_lens.errors import NotInstrumentedError, UnknownHookError, UnsupportedModelError
+from mishformer_lens.errors import (
+    HooksLeftBehindWarning,
+    NotInstrumentedError,
+    UnknownHookError,
+    UnsupportedModelError,
+)
 from mishformer_lens.hooks import LOCK, HookPoint, Observer, add_observers, remove_observers
 from mishformer_lens.lending import Links, Place, shared_module
 from mishformer_lens.lent_classes import LentClass
@@ -269,7 +275,20 @@ class Instrumentation:
             NotInstrumentedError: the hook points were removed.
         """
         self.require()
+        left = [name for name, point in self.hook_points.made.items() if point.listening]
+        if left:
+            warnings.warn(
+                f"this {type(self.model).__name__} is pickled while {len(left)} of its hook points have hooks or "
+                f"observers, as {left[0]}: they stay here, and what is loaded, maybe in another process, runs without "
+                "them. Add the hooks to what was loaded, or in the function that runs there, as run_with_hooks does.",
+                HooksLeftBehindWarning,
+                stacklevel=2,
+            )
         return instrument, (self.model,)
+
+    def __copy__(self) -> "Instrumentation":
+        """Itself: a model has one."""
+        return self
 
     def place(self, layer: int | None, part: str) -> Place:
         """Where a part is: of a block, or of the model where ``layer`` is None; with ``part`` empty, that itself."""

@@ -156,16 +156,25 @@ class Place:
 
     def settle(self) -> None:
         """Take the patched class back, if nobody needs it any more and no pass is running."""
-        if self.module is None or self.is_lent:
+        if self.module is None or self.is_lent or self._is_in_use():
             return
-        place: Place | None = self
-        while place is not None:
-            if place._passes:
-                return
-            place = place.parent
+        # Passes that begin from now on see a module that is not lent. One that began in between is waited for.
+        vars(self.module).pop(PLACE, None)
+        if self._is_in_use():
+            vars(self.module)[PLACE] = self
+            return
         module, self.module = self.module, None
         assert self._loan is not None  # the module was lent
         _take_back(module, self._loan, self.attributes)
+
+    def _is_in_use(self) -> bool:
+        """Whether a pass is in the module, or in one around it."""
+        place: Place | None = self
+        while place is not None:
+            if place._passes:
+                return True
+            place = place.parent
+        return False
 
     def enter(self) -> list[None]:
         """Take note that a pass enters the module.
@@ -217,7 +226,7 @@ class Place:
         """
         if self.instrumentation is None or not self.instrumentation.observers:
             return
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        if torch.compiler.is_exporting() or torch._C._is_tracing():
             raise TracedCacheError(
                 "activations are cached or observed while the model is exported: the exported program would not keep "
                 "them. Leave the context of the cache before the model is exported."
@@ -243,8 +252,8 @@ class Place:
     def _new_loan(self) -> "Loan":
         if self.instrumentation is None:
             raise NotInstrumentedError(
-                "this hook point belongs to a part that was copied without its model, so a hook on it would never fire. "
-                "Copy the model, or put the part into one, and call mishformer_lens.instrument(model)."
+                "this hook point belongs to a part that was copied without its model, so a hook on it would never "
+                "fire. Copy the model, or put the part into one, and call mishformer_lens.instrument(model)."
             )
         module, links = self._find()
         other: Place | None = vars(module).get(PLACE)
@@ -353,6 +362,7 @@ class Loan:
         """Whether nothing changed that matters."""
         return (
             type(self.module) is self.cls
+            and self.lent.is_untouched
             and "forward" not in vars(self.module)
             and PLACE not in vars(self.module)
             and self.is_in_place()

@@ -32,10 +32,17 @@ class LentClass:
         cls: the class. Its methods stand in its body from the beginning, where ``__init_subclass__`` and metaclasses of
             its bases see them.
         original: the class that it is lent in the place of.
+        forward: its forward.
     """
 
     cls: type
     original: type
+    forward: object
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nobody patched the class itself while a module had it: what was meant was the module's own."""
+        return vars(self.cls)["forward"] is self.forward
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LentClass":
         return self
@@ -66,7 +73,7 @@ def make(
     if not any("__deepcopy__" in vars(cls) for cls in original.__mro__):
         body["__deepcopy__"] = _deepcopy
     cls = types.new_class(original.__name__, bases, exec_body=lambda namespace: namespace.update(body))
-    return LentClass(cls, original)
+    return LentClass(cls, original, vars(cls)["forward"])
 
 
 def without(cls: type, lent: LentClass) -> type:

@@ -1,7 +1,7 @@
 """Running only some of a HuggingFace model's layers, without knowing how its release loops over them.
 
-What is left out is left out of one pass: the first of the base model in the calling thread. Another thread that runs the
-same model meanwhile runs all of it, and so does a hook that runs the model inside that pass.
+What is left out is left out of one pass: the first of the base model in the calling thread. Another thread that runs
+the same model meanwhile runs all of it, and so does a hook that runs the model inside that pass.
 """
 
 import contextlib

@@ -63,7 +63,7 @@ NOTES = {
     "process_weights_": "`undo_processing()` brings the weights back, bit by bit. Tied embeddings are untied.",
     "run_with_cache": (
         "A filter that picks nothing but hook points behind a flag gets them. Unknown names are errors. `ln1` hooks "
-        "fire once, there three times."
+        "fire once, there three times, and by heads under the flags for split inputs."
     ),
     "run_with_hooks": "Hook points behind a flag work without it; there they silently do nothing.",
     "set_tokenizer": "Keeps a copy of the tokenizer; there it is loaded anew. Tokens are the same.",

@@ -161,7 +161,7 @@ def replace_edits(family: Family, variant: Variant, mutant: Mutant) -> None:
 
 
 def forward_once(family: Family) -> None:
-    """Run tiny models once, every part lent its patched class, no hook on: raises what a mutant that cannot run raises."""
+    """Run tiny models once, every part lent, no hook on: raises what a mutant that cannot run raises."""
     import mishformer_lens
     from tests.models import KINDS, Case, make_model, make_tokens
 

@@ -57,6 +57,13 @@ class Caching(HookedTransformerBase):
             if "." not in name:
                 self.__dict__[name] = point
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # A copy has the hooks, too; what was pickled has none.
+        if not any(point.may_edit() for point in self.hook_dict.values()):
+            self.is_caching = False
+            self.context_level = 0
+
     def check_hooks_to_add(
         self,
         hook_point: HookPoint,
@@ -167,7 +174,11 @@ class Caching(HookedTransformerBase):
         remove_batch_dim: bool = False,
         cache: dict[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Add hooks that fill the returned cache whenever the model runs, until ``reset_hooks()``."""
+        """Add hooks that fill the returned cache whenever the model runs, until ``reset_hooks()``.
+
+        These are hooks that may edit, as any: where one is on ``hook_attn_in`` or on a split input, ``ln1`` works by
+        heads, ``[batch, pos, head_index, d_model]``. :meth:`run_with_cache` only looks.
+        """
         cache, forward, backward = self.get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, cache)
         for name, hook in forward:
             self.hook_dict[name].add_hook(hook, "fwd")
@@ -189,6 +200,10 @@ class Caching(HookedTransformerBase):
         **model_kwargs: Any,
     ) -> tuple[Any, Any]:
         """Run the model and return its output with a cache of its activations.
+
+        It looks on, so ``ln1.hook_normalized`` is ``[batch, pos, d_model]`` whatever the flags. It is ``[batch, pos,
+        head_index, d_model]`` where ``hook_attn_in`` or a split input has a hook that may edit: one of the caller's, or
+        one that ``incl_bwd`` or ``reset_hooks_end=False`` puts there.
 
         Args:
             return_cache_object: a TransformerLens ``ActivationCache``; otherwise a plain dictionary.
@@ -225,7 +240,10 @@ class Caching(HookedTransformerBase):
         self.cfg.use_attn_result = use_attn_result
 
     def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
-        """Whether a cache of everything holds ``hook_q_input``, ``hook_k_input`` and ``hook_v_input``."""
+        """Whether a cache of everything holds ``hook_q_input``, ``hook_k_input`` and ``hook_v_input``.
+
+        TransformerLens computes by heads while it is set. Here that depends on hooks alone, see :meth:`run_with_cache`.
+        """
         self.cfg.use_split_qkv_input = use_split_qkv_input
 
     def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:

@@ -116,7 +116,7 @@ class Running(Tokens):
             inputs = inputs._replace(mask=None)
         with contextlib.ExitStack() as context:
             if stop_at_layer is not None:
-                context.enter_context(stop_before(self._module_at(stop_at_layer)))
+                context.enter_context(stop_before(self.instrumentation.model, self._module_at(stop_at_layer)))
             if start_at_layer is not None:
                 context.enter_context(start_at(self.instrumentation, layers.start, inputs.embeddings))
             try:
@@ -242,7 +242,7 @@ class Running(Tokens):
 
     @contextlib.contextmanager
     def _embedding_only(self) -> Iterator[None]:
-        with stop_before(self._module_at(0)):
+        with stop_before(self.instrumentation.model, self._module_at(0)):
             yield
 
     def input_to_embed(

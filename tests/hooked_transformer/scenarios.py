@@ -67,12 +67,24 @@ def cache(model: Any) -> Values:
     return _comparable(_cached(model)[1])
 
 
+def _by_heads(values: Values, n_heads: int) -> Values:
+    """With every value of ln1 once for each head.
+
+    TransformerLens normalises a copy for each head when a flag for split inputs is set. The drop-in, where nobody may
+    edit the copies, normalises once what they all are.
+    """
+    return {
+        name: value[:, :, None].expand(-1, -1, n_heads, -1) if ".ln1." in name and value.dim() == 3 else value
+        for name, value in values.items()
+    }
+
+
 def cache_with_flags(model: Any) -> Values:
     switches = (model.set_use_attn_result, model.set_use_split_qkv_input, model.set_use_hook_mlp_in)
     for switch in (*switches, model.set_use_attn_in):
         switch(True)
     try:
-        return _comparable(_cached(model)[1])
+        return _by_heads(_comparable(_cached(model)[1]), model.cfg.n_heads)
     finally:
         for switch in (*switches, model.set_use_attn_in):
             switch(False)

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -155,11 +156,83 @@ def test_cache_as_a_dictionary_without_batch_axis_and_sliced(model: HookedTransf
     assert cache["blocks.0.attn.hook_pattern"].shape == (cfg.n_heads, 1, tokens().shape[1])
 
 
-@pytest.mark.parametrize("switch", ["set_use_attn_in", "set_use_split_qkv_input"])
-def test_positions_are_sliced_where_ln1_sees_heads(model: HookedTransformer, switch: str) -> None:
+SPLIT_INPUTS = {
+    "set_use_attn_in": ["hook_attn_in"],
+    "set_use_split_qkv_input": ["hook_q_input", "hook_k_input", "hook_v_input"],
+}
+LN1 = ("blocks.0.ln1.hook_scale", "blocks.0.ln1.hook_normalized")
+
+
+@pytest.mark.parametrize("switch", SPLIT_INPUTS)
+def test_a_cache_with_split_inputs_leaves_ln1_as_it_is(model: HookedTransformer, switch: str) -> None:
+    plain, expected = model.run_with_cache(tokens())
     getattr(model, switch)(True)
-    _, cache = model.run_with_cache(tokens(), pos_slice=(1, 3), names_filter=lambda name: "blocks.0" in name)
-    assert cache["blocks.0.ln1.hook_normalized"].shape[:3] == (2, 2, model.cfg.n_heads)
+    logits, cache = model.run_with_cache(tokens())
+    assert torch.equal(logits, plain)
+    for name in LN1:
+        assert torch.equal(cache[name], expected[name])
+    _, sliced = model.run_with_cache(tokens(), pos_slice=(1, 3))
+    for name in (*LN1, *(f"blocks.0.{name}" for name in SPLIT_INPUTS[switch])):
+        assert torch.equal(sliced[name], cache[name][:, 1:3])
+    model.set_use_attn_result(True)
+    heads = model.run_with_cache(tokens())[1].stack_head_results(layer=1, apply_ln=True)
+    torch.testing.assert_close(heads, expected.stack_head_results(layer=1, apply_ln=True))
+
+
+@pytest.mark.parametrize("name", [name for names in SPLIT_INPUTS.values() for name in names])
+def test_ln1_sees_heads_where_their_inputs_may_be_edited(model: HookedTransformer, name: str) -> None:
+    def double_one(activation: torch.Tensor, hook: Any) -> torch.Tensor:
+        activation[:, :, 1] *= 2
+        return activation
+
+    names = [*LN1, f"blocks.0.{name}"]
+    _, plain = model.run_with_cache(tokens(), names_filter=names)
+    with model.hooks(fwd_hooks=[(f"blocks.0.{name}", double_one)]):
+        _, cache = model.run_with_cache(tokens(), names_filter=names)
+        _, sliced = model.run_with_cache(tokens(), names_filter=names, pos_slice=(1, 3))
+    of_values = name in ("hook_attn_in", "hook_v_input")  # what normalises values is what is cached: it is the last
+    for each, scale in zip(LN1, (2.0, 1.0), strict=True):
+        expected = plain[each][:, :, None].repeat(1, 1, model.cfg.n_heads, 1)
+        expected[:, :, 1] *= scale if of_values else 1
+        torch.testing.assert_close(cache[each], expected, rtol=1e-3, atol=1e-3)
+    for each in names:
+        assert torch.equal(sliced[each], cache[each][:, 1:3])
+
+
+def add_caching_hooks(model: HookedTransformer) -> Any:
+    cache = model.add_caching_hooks()
+    model(tokens())
+    return cache
+
+
+def cache_all(model: HookedTransformer) -> Any:
+    cache: dict[str, torch.Tensor] = {}
+    model.cache_all(cache)
+    model(tokens())
+    return cache
+
+
+def keep_caching(model: HookedTransformer) -> Any:
+    return model.run_with_cache(tokens(), reset_hooks_end=False)[1]
+
+
+def cache_gradients(model: HookedTransformer) -> Any:
+    return model.run_with_cache(tokens(), return_type="loss", incl_bwd=True)[1]
+
+
+@pytest.mark.parametrize("switch", SPLIT_INPUTS)
+@pytest.mark.parametrize("fill", [add_caching_hooks, cache_all, keep_caching, cache_gradients])
+def test_ln1_sees_heads_where_real_hooks_cache_their_inputs(
+    model: HookedTransformer, switch: str, fill: Callable[[HookedTransformer], Any]
+) -> None:
+    plain, expected = model.run_with_cache(tokens())
+    getattr(model, switch)(True)
+    cache = fill(model)
+    for name in LN1:
+        assert cache[name].shape == (2, 7, model.cfg.n_heads, expected[name].shape[-1])
+        assert all(torch.equal(head, expected[name]) for head in cache[name].unbind(2))
+    model.reset_hooks()
+    assert torch.equal(model(tokens()), plain)
 
 
 def test_gradients_are_cached(model: HookedTransformer) -> None:
