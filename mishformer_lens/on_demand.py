@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import einops
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.autograd import forward_ad
 from transformers.pytorch_utils import Conv1D
 
@@ -128,6 +128,9 @@ def _weight(projection: nn.Module, z: torch.Tensor) -> torch.Tensor | None:
         weight = projection.weight
     else:
         return None
+    if isinstance(projection.weight, fx.Proxy):
+        # What torch.fx traces with stands for a weight that is there; its sizes and its device are not.
+        return weight
     # Quantized, sharded and offloaded weights have types, shapes or devices of their own.
     plain = type(projection.weight) in (nn.Parameter, torch.Tensor) or torch.compiler.is_compiling()
     whole = weight.dim() == 2 and weight.shape[0] == z.shape[-1] and weight.is_floating_point()
