@@ -1,5 +1,6 @@
 """torch.func and forward-mode derivatives with every hook point looked at: what the plain model gives."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -80,8 +81,28 @@ def embedded(model: Any) -> torch.Tensor:
     return result
 
 
+@functools.cache
+def _why_not(case: Case) -> str:
+    """Why a release of transformers cannot run a plain model like this."""
+    try:
+        make_model(case)(make_tokens())
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def in_float64(kind: str, attention: str = "eager") -> Case:
+    """That case, or a skipped test where the release itself, without hooks, cannot run it."""
+    case = Case(kind, attention, torch.float64)
+    if _why_not(case):
+        # GPT-NeoX of 4.44 fills its mask with the lowest float64 in float32.
+        pytest.skip(f"this release runs no plain {kind} in float64: {_why_not(case)}")
+    return case
+
+
 @pytest.mark.parametrize(("case", "transform"), RUNS)
 def test_every_hook_point_is_looked_at(case: Case, transform: Transform) -> None:
+    in_float64(case.kind, case.attention)
     plain, model = make_model(case), make_model(case)
     instrumentation = mishformer_lens.instrument(model)
     expected = transform(from_embeddings(plain), embedded(plain))
@@ -92,6 +113,7 @@ def test_every_hook_point_is_looked_at(case: Case, transform: Transform) -> None
 @pytest.mark.parametrize("hook", [lambda activation, hook: None, lambda activation, hook: activation.clone()])
 @pytest.mark.parametrize(("case", "transform"), RUNS[:13])
 def test_every_hook_point_has_a_hook_that_changes_nothing(case: Case, transform: Transform, hook: Any) -> None:
+    in_float64(case.kind, case.attention)
     plain, model = make_model(case), make_model(case)
     points = mishformer_lens.instrument(model).hook_points
     expected = transform(from_embeddings(plain), embedded(plain))
@@ -100,7 +122,7 @@ def test_every_hook_point_has_a_hook_that_changes_nothing(case: Case, transform:
 
 
 def test_parameters_of_several_models_at_once(kind: str) -> None:
-    model = make_model(Case(kind, dtype=torch.float64))
+    model = make_model(in_float64(kind))
     instrumentation = mishformer_lens.instrument(model)
     name, bias = next(each for each in model.named_parameters() if "mlp" in each[0] and each[0].endswith("bias"))
     stacked = torch.stack([bias.detach(), bias.detach() * 2])
@@ -140,7 +162,7 @@ def test_an_edited_scale_has_the_derivatives_of_its_definition(transform: str, e
 
 
 def test_an_edited_result_has_the_derivative_of_its_definition(kind: str) -> None:
-    model = make_model(Case(kind, dtype=torch.float64))
+    model = make_model(in_float64(kind))
     points = mishformer_lens.instrument(model).hook_points
     halves = []
     # To halve what a head adds is to halve what it reads.
