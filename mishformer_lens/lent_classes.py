@@ -129,10 +129,12 @@ def _calling(original: Any) -> Callable[..., Any]:
             return original.__call__(self, *args, **kwargs)
         finally:
             passes.pop()
-            # Another, where the hook points were removed and put on anew in this very pass.
-            place = vars(self).get(PLACE)
-            if place is not None and (place.is_base or not place.is_lent):
+            if place.is_base or not place.is_lent:
                 place.leave()
+            # Another, where the hook points were removed and put on anew in this very pass.
+            other: Place | None = vars(self).get(PLACE)
+            if other is not None and other is not place:
+                other.leave()
 
     return __call__
 
