@@ -131,7 +131,7 @@ def test_parts_that_a_user_s_model_puts_in_afterwards_are_hooked() -> None:
 
     mishformer_lens.install()
     try:
-        model = MyModel(make_config("gpt2")).eval()
+        model = MyModel(make_config("gpt2", n_layer=3)).eval()
     finally:
         mishformer_lens.uninstall()
     instrumentation = mishformer_lens.instrument(model)
