@@ -72,7 +72,7 @@ def check_assignable(module: nn.Module, kind: str, name: str) -> None:
 def d_out_of(module: nn.Module) -> int | None:
     """How many numbers a projection gives, also where its weight cannot be read; None for an unknown module."""
     if isinstance(module, nn.Linear):
-        return module.out_features
+        return _outputs(module)
     return int(module.nf) if isinstance(module, Conv1D) else None
 
 
@@ -162,7 +162,14 @@ def _shape(module: Any, kind: str) -> tuple[int, ...]:
         # What a person put there decides how many; resizing by hand need not keep the module's own note of it.
         return int(module.weight.shape[0]), module.embedding_dim
     if kind == "bias":
-        return (int(module.nf if isinstance(module, Conv1D) else module.out_features),)
+        return (int(module.nf if isinstance(module, Conv1D) else _outputs(module)),)
     if isinstance(module, Conv1D):
         return int(module.weight.shape[0]), int(module.nf)
-    return module.out_features, module.in_features
+    return _outputs(module), module.in_features
+
+
+def _outputs(module: nn.Linear) -> int:
+    """How many numbers it gives. A weight that is tied to one that was resized says more than its own note."""
+    weight: Any = module._parameters.get("weight")
+    whole = isinstance(weight, torch.Tensor) and weight.dim() == 2 and weight.shape[1] == module.in_features
+    return int(weight.shape[0]) if whole and _is_plain(weight) else module.out_features
