@@ -29,7 +29,6 @@ _NOT_COMPUTED = (
     "k_cache",
     "position_bias",
     "s_aux",
-    "softcap",
     "v_cache",
 )
 
@@ -109,6 +108,7 @@ class AttentionScores(HookGroup):
         softmax_scale: float | None = None,
         sliding_window: int | None = None,
         use_top_left_mask: bool = False,
+        softcap: float | None = None,
         **others: Any,
     ) -> torch.Tensor:
         """What transformers' ``_flash_attention_forward`` gives, on ``[batch, pos, head_index, d_head]``.
@@ -135,16 +135,23 @@ class AttentionScores(HookGroup):
             text = (position_ids == 0).cumsum(-1)
             same = (text[:, None, :, None] == text[:, None, None, :]).expand(1, 1, keys, keys)
             allowed = same if allowed is None else allowed & same
-        return self._attend(query, key, value, None, allowed, softmax_scale, dropout).transpose(1, 2).contiguous()
+        output = self._attend(query, key, value, None, allowed, softmax_scale, dropout, softcap)
+        return output.transpose(1, 2).contiguous()
 
     def like_flex(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, scale: float | None
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: Any,
+        scale: float | None,
+        softcap: float | None = None,
     ) -> torch.Tensor:
         """What transformers' flex attention gives. Nothing is hidden but by ``mask``, and nothing is dropped."""
         if isinstance(mask, BlockMask):
             sizes = (query.shape[0], query.shape[1], query.shape[-2], key.shape[-2])
             mask = create_mask(mask.mask_mod, *sizes, device=str(query.device))
-        return self._attend(query, key, value, mask, None, scale, 0.0)
+        return self._attend(query, key, value, mask, None, scale, 0.0, softcap)
 
     def _attend(
         self,
@@ -155,14 +162,20 @@ class AttentionScores(HookGroup):
         allowed: torch.Tensor | None,
         scale: float | None,
         dropout: float,
+        softcap: float | None = None,
     ) -> torch.Tensor:
         """Attention ``[batch, head_index, query_pos, d_head]``; a query that may see nothing gets zeros.
 
         Args:
+            key, value: with as many heads as ``query``, or fewer, each for several heads of queries one after another.
             mask: boolean, True where attention is allowed, or additive; cut to the keys that there are.
             allowed: boolean, on top of ``mask``.
         """
+        if key.shape[1] != query.shape[1]:
+            key, value = (each.repeat_interleave(query.shape[1] // each.shape[1], 1) for each in (key, value))
         scores = torch.matmul(query, key.transpose(-1, -2)) * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
         if mask is not None:
             mask = mask[..., : key.shape[-2]]
             if mask.dtype == torch.bool:
@@ -197,6 +210,7 @@ def _by_interface(
     sliding_window: int | None = None,
     is_causal: bool | None = None,
     position_ids: torch.Tensor | None = None,
+    softcap: float | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """What an attention function of transformers would have given: ``[batch, pos, head_index, d_head]``.
@@ -218,6 +232,7 @@ def _by_interface(
             position_ids=position_ids,
             softmax_scale=scaling,
             sliding_window=sliding_window,
+            softcap=softcap,
         )
         return output, None
     if name == "sdpa" and _is_own(function):
@@ -225,9 +240,9 @@ def _by_interface(
         if causal is None:
             causal = bool(module.is_causal) if _asks_module(function) else True
         causal = causal and attention_mask is None and query.shape[-2] > 1
-        output = scores.like_sdpa(query, key, value, attention_mask, dropout, causal, scaling)
+        output = scores.like_sdpa(query, key, value, attention_mask, dropout, causal, scaling)  # which knows no soft cap
     elif name == "flex_attention" and _is_own(function):
-        output = scores.like_flex(query, key, value, attention_mask, scaling)
+        output = scores.like_flex(query, key, value, attention_mask, scaling, softcap)
     else:
         raise AttentionKernelError(
             f"hook_attn_scores or hook_pattern has a hook, and the attention function of {name!r} is "

@@ -264,6 +264,20 @@ class HookPoint(_TransformerLensHookPoint):
     def _heads_back(self, activation: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
         return _laid_out_like(activation, result.transpose(1, 2)) if self.may_edit() else activation
 
+    def joined(self, activation: torch.Tensor, d_head: int, copy: bool = False) -> torch.Tensor:
+        """As calling it, for an activation ``[batch, pos, head_index * d_head]`` that hooks see with the heads apart.
+
+        With ``copy``, they work on a copy, so that what the model does to ``activation`` in place is not seen later.
+        """
+        if not self.listening or ((self._silenced or self.checkpointed) and self._is_silent()):
+            return activation
+        seen = (activation.clone() if copy else activation).unflatten(-1, (-1, d_head))
+        result = self._heard(seen)
+        if not self.may_edit() or (result is seen and not copy):
+            return activation
+        joined = result.flatten(-2)
+        return _laid_out_like(activation, joined.clone() if copy else joined)
+
     def for_batch(self, activation: torch.Tensor, batch: int) -> torch.Tensor:
         """As calling it, for an activation ``[1, pos, d_model]`` that hooks see as ``[batch, pos, d_model]``."""
         if not self.is_active():
@@ -413,8 +427,13 @@ def _own_copy(activation: torch.Tensor) -> torch.Tensor:
 
 
 def _laid_out_like(activation: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
-    """``result``, contiguous where ``activation`` is: HuggingFace's code takes views of it that need that."""
-    return result.contiguous() if activation.is_contiguous() else result
+    """``result`` with the strides of ``activation``, on which views and the bits of later products depend."""
+    if activation.is_contiguous():
+        return result.contiguous()
+    strides = activation.stride()
+    if result.stride() == strides or 0 in strides:
+        return result
+    return result.new_empty_strided(result.shape, strides).copy_(result)
 
 
 def _shape_error(name: str | None, activation: torch.Tensor, result: object) -> HookShapeError:

@@ -12,17 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from mishformer_lens.attention_scores import AttentionScores
 from mishformer_lens.errors import (
     HooksLeftBehindWarning,
     NotInstrumentedError,
     UnknownHookError,
     UnsupportedModelError,
 )
+from mishformer_lens.helpers import helpers_of_block, helpers_of_norm
 from mishformer_lens.hooks import LOCK, HookPoint, Observer, add_observers, remove_observers
 from mishformer_lens.lending import Links, Place, shared_module
 from mishformer_lens.lent_classes import LentClass
-from mishformer_lens.on_demand import AttentionInputs, HeadResults
 from mishformer_lens.patched_classes import lent_class, refuse_foreign
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.contract import HookSpec
@@ -58,32 +57,39 @@ class HookPoints(Mapping[str, HookPoint]):
         return name in self._names()
 
     def _names(self) -> Mapping[str, HookSpec]:
-        instrumentation = self._instrumentation
-        return _names(instrumentation.family, instrumentation.n_layers, instrumentation.is_parallel)
+        return _names(self._instrumentation.family, self._instrumentation.absent())
 
     def _make(self, name: str) -> HookPoint:
         spec = self._names()[name]
         layer = int(name.split(".", 2)[1]) if name.startswith("blocks.") else None
-        parts = [spec.name.rpartition(".")[0], *([] if spec.taken_by is None else [spec.taken_by])]
+        parts = [spec.part, *([] if spec.taken_by is None else [spec.taken_by])]
         point = HookPoint()
         point.name = name
         point.belong(*(self._instrumentation.place(layer, part) for part in parts))
         return point
 
 
+Absent = tuple[frozenset[str], ...]
+"""Block by block, the names of parts and hook points of the family that a block lacks."""
+
+
 @functools.lru_cache(maxsize=64)
-def _names(family: Family, n_layers: int, is_parallel: bool) -> dict[str, HookSpec]:
-    in_block = [spec for spec in family.block_hooks if not (is_parallel and spec.name == "hook_resid_mid")]
+def _names(family: Family, absent: Absent) -> dict[str, HookSpec]:
     return {
         **{spec.name: spec for spec in family.embedding_hooks},
-        **{f"blocks.{layer}.{spec.name}": spec for layer in range(n_layers) for spec in in_block},
+        **{
+            f"blocks.{layer}.{spec.name}": spec
+            for layer, missing in enumerate(absent)
+            for spec in family.block_hooks
+            if spec.name not in missing and spec.part not in missing
+        },
         **{spec.name: spec for spec in family.final_hooks},
     }
 
 
 @functools.lru_cache(maxsize=64)
-def _unflagged(family: Family, n_layers: int, is_parallel: bool) -> tuple[str, ...]:
-    return tuple(name for name, spec in _names(family, n_layers, is_parallel).items() if not spec.flag)
+def _unflagged(family: Family, absent: Absent) -> tuple[str, ...]:
+    return tuple(name for name, spec in _names(family, absent).items() if not spec.flag)
 
 
 class Instrumentation:
@@ -109,7 +115,7 @@ class Instrumentation:
         self.observers = 0
         self.base = Place(self, None, "", "")
         self._places: dict[tuple[int | None, str], Place] = {(None, ""): self.base}
-        self._helpers: dict[int, dict[str, object]] = {}
+        self._helpers: dict[int, Mapping[str, Mapping[str, object]]] = {}
         self._contexts = 0
         self._removed = False
 
@@ -140,11 +146,23 @@ class Instrumentation:
         """How many blocks the model has now."""
         return len(self.blocks._modules)
 
-    @property
-    def is_parallel(self) -> bool:
-        """Whether attention and MLP of each block read the same residual stream."""
-        switch = self.family.parallel_switch
-        return switch is not None and bool(getattr(self.model.config, switch))
+    def absent(self) -> Absent:
+        """Block by block, what of the family the live block lacks."""
+        family, config = self.family, self.model.config
+        missing: set[str] = set()
+        if isinstance(family.block.parallel, str) and getattr(config, family.block.parallel):
+            missing.add("hook_resid_mid")
+        if family.attention.n_key_value_heads and config.num_key_value_heads != config.num_attention_heads:
+            missing.add("hook_attn_in")
+        return tuple(
+            frozenset(missing | {part for part in family.optional if self._part(block, part) is None})
+            for block in self.blocks._modules.values()
+        )
+
+    def _part(self, block: nn.Module | None, part: str) -> nn.Module | None:
+        for name in self.family.components[part].split("."):
+            block = None if block is None else block._modules.get(name)
+        return block
 
     def require(self) -> None:
         """Refuse a hook that could never fire.
@@ -226,7 +244,7 @@ class Instrumentation:
     @property
     def unflagged_names(self) -> list[str]:
         """The hook points that TransformerLens fires with all its flags off, in the order in which they fire."""
-        return list(_unflagged(self.family, self.n_layers, self.is_parallel))
+        return list(_unflagged(self.family, self.absent()))
 
     def remove(self) -> None:
         """Give every part of the model that has hooks back as it was. Hooks that are on never fire again.
@@ -308,9 +326,10 @@ class Instrumentation:
     def places(self) -> Iterator[Place]:
         """All places of the model as it is now, those around others first."""
         yield self.base
-        for layer in range(self.n_layers):
-            for part in ("", "attn", "mlp", "ln1", "ln2"):
-                yield self.place(layer, part)
+        for layer, missing in enumerate(self.absent()):
+            for part in ("", *self.family.block_parts):
+                if part not in missing:
+                    yield self.place(layer, part)
         yield self.place(None, "ln_final")
 
     def inside(self, place: Place) -> list[Place]:
@@ -324,24 +343,19 @@ class Instrumentation:
         specs = (*family.embedding_hooks, *family.final_hooks) if place.layer is None else family.block_hooks
         own: dict[str, object] = {}
         for spec in specs:
-            owner, _, attribute = spec.name.rpartition(".")
-            if owner == place.part and prefix + spec.name in self.hook_points:
-                own[attribute] = self.hook_points[prefix + spec.name]
+            if spec.part == place.part and prefix + spec.name in self.hook_points:
+                own[spec.name.rpartition(".")[2]] = self.hook_points[prefix + spec.name]
         if place.layer is not None:
-            own |= {name: self._helpers_of(place.layer)[name] for name in _HELPERS.get(place.part, ())}
+            own |= self._helpers_of(place.layer).get(place.part, {})
+        elif place.part:
+            own |= helpers_of_norm(self.hook_points, place.part, family)
         return own
 
-    def _helpers_of(self, layer: int) -> dict[str, object]:
+    def _helpers_of(self, layer: int) -> Mapping[str, Mapping[str, object]]:
         if layer not in self._helpers:
             hooks = {spec.name: f"blocks.{layer}.{spec.name}" for spec in self.family.block_hooks}
             points = {name: self.hook_points[full] for name, full in hooks.items() if full in self.hook_points}
-            attention = self.place(layer, "attn")
-            made: dict[str, object] = {
-                "attention_inputs": AttentionInputs(points, attention, self.family),
-                "attention_scores": AttentionScores(points["attn.hook_attn_scores"], points["attn.hook_pattern"]),
-                "head_results": HeadResults(points["attn.hook_result"], attention, self.family),
-            }
-            self._helpers.setdefault(layer, made)
+            self._helpers[layer] = helpers_of_block(points, self.family, functools.partial(self.place, layer))
         return self._helpers[layer]
 
     def lent_class(self, place: Place, cls: type) -> tuple[LentClass, Links]:
@@ -384,8 +398,6 @@ class Instrumentation:
                 for place in reversed(self._places.values()):
                     place.settle()
 
-
-_HELPERS = {"": ("attention_inputs",), "attn": ("attention_inputs", "attention_scores", "head_results")}
 
 # By the base model. An Instrumentation lives as long as somebody holds it, or hooks are on.
 _instrumented: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Instrumentation]] = weakref.WeakKeyDictionary()

@@ -4,13 +4,14 @@ Patched code calls these objects; each does exactly what the release's own code 
 observer gets what it wants from what was computed, or from the weights: the modules run as they do without it.
 """
 
+import operator
 import threading
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import einops
 import torch
 from torch import fx, nn
-from torch.autograd import forward_ad
 from transformers.pytorch_utils import Conv1D
 
 from mishformer_lens.errors import HeadResultsError
@@ -19,65 +20,6 @@ from mishformer_lens.patchers import Family
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
-
-
-_PRECISE = (torch.float32, torch.float64)
-
-
-class HookedLayerNorm(nn.LayerNorm):
-    """What is mixed into a live ``nn.LayerNorm`` to give it ``hook_scale`` and ``hook_normalized``.
-
-    ``hook_scale`` ``[..., 1]`` is the divisor ``sqrt(variance + eps)``; an edit of it acts on ``(x - mean) / scale``,
-    before gain and bias. ``hook_normalized`` ``[..., d_model]`` is the output, after gain and bias, as in
-    TransformerLens 2.x.
-    """
-
-    hook_scale: HookPoint
-    hook_normalized: HookPoint
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name for it
-        inherited: Any = super().forward
-        if not self.hook_scale.is_active():
-            output = inherited(input)
-        elif inherited.__func__ is nn.LayerNorm.forward:
-            # What torch's own forward comes to. The kernel has the scale at hand.
-            output, _, inverse = torch.native_layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
-            output = self._with_scale(input, output, inverse)
-        else:
-            output = self._with_scale(input, inherited(input), None)
-        return self.hook_normalized(output) if self.hook_normalized.listening else output
-
-    def _with_scale(self, activation: torch.Tensor, output: torch.Tensor, inverse: torch.Tensor | None) -> torch.Tensor:
-        """The output as the hooks on the scale leave it: bit by bit the same where they leave the scale."""
-        # TransformerLens, too, computes the scale in float32 at least.
-        x = activation if activation.dtype in _PRECISE else activation.float()
-        if inverse is None or inverse.dtype not in _PRECISE:
-            inverse = torch.native_layer_norm(x, self.normalized_shape, None, None, self.eps)[2]
-        scale = inverse.reciprocal()
-        if _may_be_differentiated():
-            # The kernel has no gradient for it.
-            variance = torch.var(x, -1, correction=0, keepdim=True)
-            scale = _value_with_gradient(scale, (variance + self.eps).sqrt())
-        edited = self.hook_scale.changed(scale)
-        if edited is None:
-            return output
-        normalized = (x - x.mean(-1, keepdim=True)) / edited
-        if self.weight is not None:
-            normalized = normalized * self.weight
-        if self.bias is not None:
-            normalized = normalized + self.bias
-        normalized = normalized.to(output.dtype)
-        return torch.where(edited == scale, _value_with_gradient(output, normalized), normalized)
-
-
-def _may_be_differentiated() -> bool:
-    return torch.is_grad_enabled() or forward_ad._current_level >= 0
-
-
-def _value_with_gradient(value: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
-    """The value of one tensor, bit by bit, with the derivatives of another that equals it but for rounding."""
-    # Subtracting a positive zero changes no bit, not even that of a negative zero.
-    return value.detach() - (path.detach() - path)
 
 
 class HeadResults:
@@ -104,7 +46,7 @@ class HeadResults:
         """
         if not (self.hook_result.listening and self.hook_result.is_active()):
             return projection(z)  # type: ignore[no-any-return]
-        d_head = _head_size(self.attention, self.family)
+        d_head = head_size(self.attention, self.family)
         weight = _weight(projection, z)
         if weight is None:
             output, results = _linear_parts(projection, z, d_head)
@@ -187,7 +129,7 @@ def _products(output: torch.Tensor, z: torch.Tensor, d_head: int, with_gradient:
 class _Pending(threading.local):
     """What a block hands over to its attention, in its own thread."""
 
-    inputs: list[torch.Tensor] | None = None
+    inputs: list[torch.Tensor | None] | None = None
 
 
 _pending = _Pending()
@@ -196,41 +138,81 @@ _pending = _Pending()
 class AttentionInputs(HookGroup):
     """``hook_attn_in``, ``hook_q_input``, ``hook_k_input`` and ``hook_v_input``.
 
-    They are copies of the residual stream before the layer norm, one per head: ``[batch, pos, head_index, d_model]``.
-    The block and its attention share one of these: the block hands over the residual stream, the attention projects it.
+    They are copies of the residual stream, one per head, before the layer norm where there is one:
+    ``[batch, pos, head_index, d_model]``. The block and its attention share one of these: the block hands over the
+    residual stream, the attention projects it.
 
     Args:
         attention: where the live attention stands, whose heads count.
     """
 
-    def __init__(self, hooks: dict[str, HookPoint], attention: "Place", family: Family) -> None:
-        self.hook_attn_in = hooks["hook_attn_in"]
+    def __init__(self, hooks: Mapping[str, HookPoint], attention: "Place", family: Family) -> None:
+        # No copy per head serves all three where keys and values have fewer heads than queries.
+        self.hook_attn_in = hooks.get("hook_attn_in")
         self.split = HookGroup(hooks["hook_q_input"], hooks["hook_k_input"], hooks["hook_v_input"])
-        super().__init__(self.hook_attn_in, *self.split.hooks)
+        super().__init__(*([] if self.hook_attn_in is None else [self.hook_attn_in]), *self.split.hooks)
+        self.projected = hooks["attn.hook_q"], hooks["attn.hook_k"], hooks["attn.hook_v"]
         self.attention = attention
         self.family = family
 
     def _edits(self) -> bool:
         return self.listening and any(hook.may_edit() and hook.is_active() for hook in self.hooks)
 
-    def normalize(self, layer_norm: nn.Module, residual: torch.Tensor) -> torch.Tensor:
-        """``layer_norm(residual)``; where hooks may edit, normalise each head's copy, for :meth:`project`."""
+    def normalize(self, layer_norm: Callable[[torch.Tensor], torch.Tensor], residual: torch.Tensor) -> torch.Tensor:
+        """``layer_norm(residual)``; where hooks may edit, normalise each head's copy, for the projections."""
         if not (self.listening and self.is_active()):
-            return layer_norm(residual)  # type: ignore[no-any-return]
-        n_heads = _number_of_heads(self.attention, self.family)
-        # Not einops, which refuses what torch.fx traces with.
-        copies = residual.unsqueeze(2).expand(-1, -1, n_heads, -1).clone()
+            return layer_norm(residual)
+        heads = number_of_heads(self.attention, self.family)
         if not self._edits():
-            for hook in self.hooks:
+            copies = {number: _copies(residual, number) for number in set(heads)}
+            numbers = heads if self.hook_attn_in is None else (heads[0], *heads)
+            for hook, number in zip(self.hooks, numbers, strict=True):
                 if hook.is_active():
-                    hook(copies)
-            return layer_norm(residual)  # type: ignore[no-any-return]
-        copies = self.hook_attn_in(copies)
-        if self.split.is_active():
-            _pending.inputs = [layer_norm(hook.copied(copies)) for hook in self.split.hooks]
+                    hook(copies[number])
+            return layer_norm(residual)
+        shared = None if self.hook_attn_in is None else self.hook_attn_in(_copies(residual, heads[0]))
+        if shared is not None and not self.split.is_active():
+            _pending.inputs = [layer_norm(shared)] * 3
         else:
-            _pending.inputs = [layer_norm(copies)] * 3
+            _pending.inputs = [
+                layer_norm(hook(_copies(residual, number)) if shared is None else hook.copied(shared))
+                for hook, number in zip(self.split.hooks, heads, strict=True)
+            ]
         return residual
+
+    def query(self, projection: nn.Module, normalized: torch.Tensor) -> torch.Tensor:
+        """``projection(normalized)``, ``[batch, pos, head_index * d_head]``, as the hooks on queries leave it.
+
+        Raises:
+            HeadResultsError: the projection gives something else than heads' vectors.
+        """
+        return self._project(0, projection, normalized)
+
+    def key(self, projection: nn.Module, normalized: torch.Tensor) -> torch.Tensor:
+        """As :meth:`query`, for keys."""
+        return self._project(1, projection, normalized)
+
+    def value(self, projection: nn.Module, normalized: torch.Tensor) -> torch.Tensor:
+        """As :meth:`query`, for values."""
+        return self._project(2, projection, normalized)
+
+    def _project(self, part: int, projection: nn.Module, normalized: torch.Tensor) -> torch.Tensor:
+        inputs = _pending.inputs if self._edits() else None
+        own = None if inputs is None else inputs[part]
+        hook = self.projected[part]
+        if inputs is None or own is None:
+            projected: torch.Tensor = projection(normalized)
+        else:
+            inputs[part] = None
+            projected = self._own_heads(projection(own)).flatten(-2)
+        return hook.joined(projected, head_size(self.attention, self.family)) if hook.listening else projected
+
+    def _own_heads(self, projected: torch.Tensor) -> torch.Tensor:
+        """``[batch, pos, head_index, d_head]``, each head from its own input."""
+        heads, width = projected.shape[-2], projected.shape[-2] * head_size(self.attention, self.family)
+        if projected.shape[-1] != width:
+            raise self._odd_width(projected, width)
+        return torch.diagonal(projected.unflatten(-1, (heads, -1)), dim1=2, dim2=3).movedim(-1, 2)
 
     def project(self, projection: nn.Module, normalized: torch.Tensor) -> torch.Tensor:
         """``projection(normalized)``; where hooks may edit, from what :meth:`normalize` kept.
@@ -252,31 +234,47 @@ class AttentionInputs(HookGroup):
             outputs.append(outputs[0] if index and each is inputs[0] else projection(each))
         parts = [self._part(each, part) for part, each in enumerate(outputs)]
         stacked = torch.stack(parts)
-        return einops.rearrange(stacked, f"part batch pos head d_head -> batch pos ({self.family.qkv_layout})")
+        layout = self.family.attention.qkv_layout
+        return einops.rearrange(stacked, f"part batch pos head d_head -> batch pos ({layout})")
 
     def _part(self, projected: torch.Tensor, part: int) -> torch.Tensor:
         """Query, key or value ``[batch, pos, head_index, d_head]``, each head from its own input."""
-        heads, width = projected.shape[-2], 3 * projected.shape[-2] * _head_size(self.attention, self.family)
+        heads, width = projected.shape[-2], 3 * projected.shape[-2] * head_size(self.attention, self.family)
         if projected.shape[-1] != width:
-            raise HeadResultsError(
-                f"the projection of queries, keys and values gives {projected.shape[-1]} numbers, where {heads} heads "
-                f"have {width}. Take the hooks off hook_attn_in, hook_q_input, hook_k_input and hook_v_input."
-            )
+            raise self._odd_width(projected, width)
         split = einops.rearrange(
             projected,
-            f"batch pos input ({self.family.qkv_layout}) -> part batch pos input head d_head",
+            f"batch pos input ({self.family.attention.qkv_layout}) -> part batch pos input head d_head",
             part=3,
             head=heads,
         )[part]
         return torch.diagonal(split, dim1=2, dim2=3).movedim(-1, 2)
 
+    def _odd_width(self, projected: torch.Tensor, width: int) -> HeadResultsError:
+        return HeadResultsError(
+            f"a projection of queries, keys and values gives {projected.shape[-1]} numbers, where "
+            f"{projected.shape[-2]} heads have {width}. Take the hooks off "
+            f"{', '.join(str(hook.name) for hook in self.hooks)}."
+        )
 
-def _head_size(attention: "Place", family: Family) -> int:
-    return int(getattr(attention.module, family.head_size))
+
+def _copies(residual: torch.Tensor, n_heads: int) -> torch.Tensor:
+    # Not einops, which refuses what torch.fx traces with.
+    return residual.unsqueeze(2).expand(-1, -1, n_heads, -1).clone()
 
 
-def _number_of_heads(attention: "Place", family: Family) -> int:
+def head_size(attention: "Place", family: Family) -> int:
+    """The width of a head of the live attention."""
+    return int(getattr(attention.module, family.attention.head_size))
+
+
+def number_of_heads(attention: "Place", family: Family) -> tuple[int, int, int]:
+    """How many heads of queries, keys and values the live attention has."""
     module: Any = attention.module
-    if family.n_heads is not None:
-        return int(getattr(module, family.n_heads))
-    return int(module.config.hidden_size) // _head_size(attention, family)
+    n_heads, n_key_value_heads = family.attention.n_heads, family.attention.n_key_value_heads
+    if n_heads is None:
+        number = int(module.config.hidden_size) // head_size(attention, family)
+    else:
+        number = int(operator.attrgetter(n_heads)(module))
+    others = number if n_key_value_heads is None else int(operator.attrgetter(n_key_value_heads)(module))
+    return number, others, others

@@ -24,7 +24,7 @@ from mishformer_lens.lent_classes import (
     module_list,
     unwrapped,
 )
-from mishformer_lens.on_demand import HookedLayerNorm
+from mishformer_lens.norms import HookedLayerNorm
 from mishformer_lens.partial import kept_blocks
 from mishformer_lens.patchers import Family, Variant
 from mishformer_lens.patchers.installed import Source
@@ -135,7 +135,7 @@ def lent_class(family: Family, variant: Variant, source: Source, place: Place, c
         ReplacedCodeError: other code replaced what the hook points would be in.
     """
     refuse_foreign(family, variant, source, place, cls)
-    if place.part.startswith("ln"):
+    if _is_layer_norm(family, place):
         return _untouched(_layer_norm, cls), ()
     patched = patched_module(family, variant, source, cls)
     assert patched is not None  # it was not refused
@@ -161,7 +161,7 @@ def refuse_foreign(family: Family, variant: Variant, source: Source, place: Plac
     Raises:
         UnsupportedModelError: it is of none that this part of the family has.
     """
-    if place.part.startswith("ln"):
+    if _is_layer_norm(family, place):
         if not issubclass(cls, nn.LayerNorm):
             raise UnsupportedModelError(
                 f"{cls.__name__} stands at {place.path}, where {family.name} has a torch.nn.LayerNorm. Instrument the "
@@ -172,6 +172,11 @@ def refuse_foreign(family: Family, variant: Variant, source: Source, place: Plac
             f"{cls.__module__}.{cls.__name__} stands at {place.path}, where a part of {family.name} is expected. "
             "Instrument the model before parts of it are wrapped or replaced."
         )
+
+
+def _is_layer_norm(family: Family, place: Place) -> bool:
+    """Whether torch's layer norm is expected at ``place``."""
+    return not family.norm.own and place.part.startswith("ln")
 
 
 @functools.lru_cache(maxsize=256)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 import transformers
 
+from tests.kinds import kinds
+
 DEVICE = torch.device(os.environ.get("MISHFORMER_LENS_DEVICE", "cpu"))
 
 # Tiny tensors are slower on several threads, and two runs of one model must add up in the same order.
@@ -89,15 +91,37 @@ class Case:
 
     @property
     def family(self) -> str:
-        return self.kind.removesuffix("_sequential")
+        return family_of(self.kind)
 
     def __str__(self) -> str:
         return f"{self.kind}-{self.attention}-{str(self.dtype).removeprefix('torch.')}"
 
 
+def family_of(kind: str) -> str:
+    """The family that a kind of model is of."""
+    other = kinds().get(kind)
+    return kind.removesuffix("_sequential") if other is None else other.family
+
+
+def _config_of(kind: str) -> tuple[str, dict[str, Any]]:
+    """The name of a kind's configuration class, and its fields."""
+    if kind in _CONFIGS:
+        return _CONFIGS[kind]
+    other = kinds()[kind]
+    sizes = {
+        "hidden_size": D_MODEL,
+        "num_attention_heads": N_HEADS,
+        "num_key_value_heads": other.key_value_heads,
+        "num_hidden_layers": N_LAYERS,
+        "intermediate_size": D_MLP,
+        "max_position_embeddings": MAX_POS,
+    }
+    return other.classes["config"], {**sizes, **other.fields}
+
+
 def make_config(kind: str, attention: str = "eager", **changes: Any) -> Any:
     """The configuration of a tiny model."""
-    name, fields = _CONFIGS[kind]
+    name, fields = _config_of(kind)
     common = {
         "vocab_size": D_VOCAB,
         "bos_token_id": 1,
@@ -113,7 +137,9 @@ def make_config(kind: str, attention: str = "eager", **changes: Any) -> Any:
 def make_model(case: Case, head: str = "causal", **config_changes: Any) -> Any:
     """A model in evaluation mode. Two calls with the same arguments give two models with equal weights."""
     config = make_config(case.kind, case.attention, **config_changes)
-    model = getattr(transformers, HEADS[case.family][head])(config)
+    other = kinds().get(case.kind)
+    classes = HEADS[case.family] if other is None else other.classes
+    model = getattr(transformers, classes[head])(config)
     fill_weights(model)
     return model.to(device=DEVICE, dtype=case.dtype).eval()
 

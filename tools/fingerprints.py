@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mishformer_lens.compat.sources import Registry, read_source
 from mishformer_lens.engine import failing_edits, member_fingerprints, source_fingerprint
-from mishformer_lens.errors import AnchorsMissingError
+from mishformer_lens.errors import AnchorsMissingError, SourceFileMissingError
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.fingerprints import FINGERPRINTS_FILE, FamilyTable, file_hash
 from mishformer_lens.patchers.resolver import variants_reached
@@ -34,7 +34,11 @@ def make_table(releases: Iterable[str], read: Reader) -> dict[str, FamilyTable]:
     for family in FAMILIES.values():
         entry: FamilyTable = {"files": {}, "shapes": {}}
         for release in releases:
-            source = read(family, release)
+            try:
+                source = read(family, release)
+            except SourceFileMissingError:
+                # The family is younger than this release.
+                continue
             variant = choose_variant(family, release, source)
             members = member_fingerprints(source, variant.members)
             fingerprint = source_fingerprint(members)

@@ -12,8 +12,11 @@ _PACKAGE = Path(__file__).parent.parent
 _COMMON = (
     "engine/*.py",
     "hooks.py",
+    "norms.py",
     "on_demand.py",
     "attention_scores.py",
+    "attention_call.py",
+    "helpers.py",
     "lending.py",
     "lent_classes.py",
     "patched_classes.py",

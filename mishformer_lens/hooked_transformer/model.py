@@ -99,7 +99,7 @@ class HookedTransformer(Loading, Generation, Caching):
         family, points, name = self.instrumentation.family, self.instrumentation.hook_points, f"blocks.{index}"
         components, layout = family.components, LAYOUTS[family.name]
         block = Place(self.instrumentation.model, f"{components['blocks']}.{index}")
-        attention = Attention(f"{name}.attn", points, block, layout, components["attn"], family.qkv_layout)
+        attention = Attention(f"{name}.attn", points, block, layout, components["attn"], family.attention.qkv_layout)
         mlp = MLP(f"{name}.mlp", points, block, layout, components["mlp"])
         ln1, ln2 = (LayerNorm(f"{name}.{norm}", points, block.inside(components[norm])) for norm in ("ln1", "ln2"))
         return Block(name, points, (ln1, attention, ln2, mlp), self.forward)

@@ -1,9 +1,19 @@
 """What is known of each model family and each release of transformers: data, and the resolver that picks from it."""
 
-from mishformer_lens.patchers import gpt2, gpt_neox
+import importlib
+import pkgutil
+
 from mishformer_lens.patchers.family import Family, Variant
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (gpt2.FAMILY, gpt_neox.FAMILY)}
-"""Every family, by its name."""
+
+def _families() -> dict[str, Family]:
+    # Folders called `…_like` are templates: no model is of one by itself.
+    folders = [info.name for info in pkgutil.iter_modules(__path__) if info.ispkg and not info.name.endswith("_like")]
+    modules = [importlib.import_module(f"{__name__}.{folder}") for folder in folders]
+    return {module.FAMILY.name: module.FAMILY for module in modules}
+
+
+FAMILIES: dict[str, Family] = _families()
+"""Every family, by its name: one per folder."""
 
 __all__ = ["FAMILIES", "Family", "Variant"]

@@ -1,9 +1,13 @@
 """The hook points that an instrumented model has: TransformerLens's names, axes and order.
 
-They are those of TransformerLens 2.x's ``HookedTransformer`` without weight processing.
+They are those of TransformerLens's ``HookedTransformer`` without weight processing: of 2.x, and of the release that
+first had the family where that is later.
 """
 
 import dataclasses
+from collections.abc import Collection
+
+from mishformer_lens.patchers.parts import MLP, Attention, Block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,45 +27,90 @@ class HookSpec:
     flag: str | None = None
     taken_by: str | None = None
 
+    @property
+    def part(self) -> str:
+        """The part of the block that it is in, as ``attn``; empty for the block itself."""
+        return self.name.rpartition(".")[0]
+
 
 RESIDUAL = "batch pos d_model"
 PER_HEAD = "batch pos head_index d_head"
+PER_KEY_VALUE_HEAD = "batch pos kv_head_index d_head"
 SCORES = "batch head_index query_pos key_pos"
 COPY_PER_HEAD = "batch pos head_index d_model"
+COPY_PER_KEY_VALUE_HEAD = "batch pos kv_head_index d_model"
 SCALE = "batch pos 1"
 NEURONS = "batch pos d_mlp"
 
 EMBED = HookSpec("hook_embed", RESIDUAL)
 POS_EMBED = HookSpec("hook_pos_embed", RESIDUAL)
-
-BEFORE_ATTENTION = (
-    HookSpec("hook_resid_pre", RESIDUAL),
-    HookSpec("hook_attn_in", COPY_PER_HEAD, "use_attn_in", "attn"),
-    HookSpec("hook_q_input", COPY_PER_HEAD, "use_split_qkv_input", "attn"),
-    HookSpec("hook_k_input", COPY_PER_HEAD, "use_split_qkv_input", "attn"),
-    HookSpec("hook_v_input", COPY_PER_HEAD, "use_split_qkv_input", "attn"),
-    HookSpec("ln1.hook_scale", SCALE),
-    HookSpec("ln1.hook_normalized", RESIDUAL),
-    HookSpec("attn.hook_q", PER_HEAD),
-    HookSpec("attn.hook_k", PER_HEAD),
-    HookSpec("attn.hook_v", PER_HEAD),
-)
-ROTARY = (HookSpec("attn.hook_rot_q", PER_HEAD), HookSpec("attn.hook_rot_k", PER_HEAD))
-ATTENTION = (
-    HookSpec("attn.hook_attn_scores", SCORES),
-    HookSpec("attn.hook_pattern", SCORES),
-    HookSpec("attn.hook_z", PER_HEAD),
-    HookSpec("attn.hook_result", COPY_PER_HEAD, "use_attn_result"),
-    HookSpec("hook_attn_out", RESIDUAL),
-)
-RESID_MID = HookSpec("hook_resid_mid", RESIDUAL)
-AFTER_ATTENTION = (
-    HookSpec("hook_mlp_in", RESIDUAL, "use_hook_mlp_in"),
-    HookSpec("ln2.hook_scale", SCALE),
-    HookSpec("ln2.hook_normalized", RESIDUAL),
-    HookSpec("mlp.hook_pre", NEURONS),
-    HookSpec("mlp.hook_post", NEURONS),
-    HookSpec("hook_mlp_out", RESIDUAL),
-    HookSpec("hook_resid_post", RESIDUAL),
-)
 FINAL = (HookSpec("ln_final.hook_scale", SCALE), HookSpec("ln_final.hook_normalized", RESIDUAL))
+
+_QUERY_KEY_NORM = {
+    "pos head": ("batch pos {heads} 1", "batch pos {heads} d_head"),
+    "head pos": ("batch pos {heads} 1", "batch pos {heads} d_head"),
+    "joined": (SCALE, "batch pos {heads}*d_head"),
+}
+
+
+def block_hooks(parts: Collection[str], attention: Attention, mlp: MLP, block: Block) -> tuple[HookSpec, ...]:
+    """The hook points of a block, in the order in which they fire.
+
+    Args:
+        parts: TransformerLens's names of the parts that blocks of the family may have.
+    """
+    grouped = attention.n_key_value_heads is not None
+    before, after = (_norm, _nothing) if block.norms == "before" else (_nothing, _norm)
+    key_value, copies = (PER_KEY_VALUE_HEAD, COPY_PER_KEY_VALUE_HEAD) if grouped else (PER_HEAD, COPY_PER_HEAD)
+    specs = [
+        HookSpec("hook_resid_pre", RESIDUAL),
+        HookSpec("hook_attn_in", COPY_PER_HEAD, "use_attn_in", "attn"),
+        HookSpec("hook_q_input", COPY_PER_HEAD, "use_split_qkv_input", "attn"),
+        HookSpec("hook_k_input", copies, "use_split_qkv_input", "attn"),
+        HookSpec("hook_v_input", copies, "use_split_qkv_input", "attn"),
+        *before("ln1"),
+        HookSpec("attn.hook_q", PER_HEAD),
+        HookSpec("attn.hook_k", key_value),
+        HookSpec("attn.hook_v", key_value),
+        *_query_key_norm(attention),
+        *((HookSpec("attn.hook_rot_q", PER_HEAD), HookSpec("attn.hook_rot_k", key_value)) if attention.rotary else ()),
+        HookSpec("attn.hook_attn_scores", SCORES),
+        HookSpec("attn.hook_pattern", SCORES),
+        HookSpec("attn.hook_z", PER_HEAD),
+        HookSpec("attn.hook_result", COPY_PER_HEAD, "use_attn_result"),
+        *after("ln1"),
+        *_norm("ln1_post"),
+        HookSpec("hook_attn_out", RESIDUAL),
+        HookSpec("hook_resid_mid", RESIDUAL),
+        HookSpec("hook_mlp_in", RESIDUAL, "use_hook_mlp_in"),
+        *before("ln2"),
+        HookSpec("mlp.hook_pre", NEURONS),
+        *((HookSpec("mlp.hook_pre_linear", NEURONS),) if mlp.gated else ()),
+        HookSpec("mlp.hook_post", NEURONS),
+        *after("ln2"),
+        *_norm("ln2_post"),
+        HookSpec("hook_mlp_out", RESIDUAL),
+        HookSpec("hook_resid_post", RESIDUAL),
+    ]
+    missing = {"hook_resid_mid"} if block.parallel is True else set()
+    return tuple(spec for spec in specs if spec.part in {"", *parts} and spec.name not in missing)
+
+
+def _norm(name: str) -> tuple[HookSpec, ...]:
+    return HookSpec(f"{name}.hook_scale", SCALE), HookSpec(f"{name}.hook_normalized", RESIDUAL)
+
+
+def _nothing(_name: str) -> tuple[HookSpec, ...]:
+    return ()
+
+
+def _query_key_norm(attention: Attention) -> list[HookSpec]:
+    if attention.query_key_norm is None:
+        return []
+    key_heads = "head_index" if attention.n_key_value_heads is None else "kv_head_index"
+    scale, normalized = _QUERY_KEY_NORM[attention.query_key_norm]
+    return [
+        HookSpec(f"attn.{norm}.{hook}", axes.format(heads=heads))
+        for norm, heads in (("q_norm", "head_index"), ("k_norm", key_heads))
+        for hook, axes in (("hook_scale", scale), ("hook_normalized", normalized))
+    ]

@@ -5,10 +5,13 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from mishformer_lens.engine import Edits
+from mishformer_lens.patchers import contract
 from mishformer_lens.patchers.contract import HookSpec
+from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,32 +53,36 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Family:
-    """What a model family has in every release.
+    """The description of a model family: what it has in every release.
 
     Attributes:
         name: name of its package in transformers.
         base_model: the class that holds embeddings and blocks.
         components: TransformerLens's name of a part to HuggingFace's: ``blocks`` and ``ln_final`` seen from the base
             model, the others from a block.
-        embedding_hooks, block_hooks, final_hooks: the hook points, in the order in which they fire.
-        qkv_layout: the order of the fused query, key and value projection's outputs, as an einops axis.
-        parallel_switch: the configuration field that tells whether attention and MLP read the same residual stream;
-            such blocks have no ``hook_resid_mid``. None where no model of the family does.
-        head_size: the attention's attribute that has the width of a head.
-        n_heads: the attention's attribute that has the number of heads. None where it has none in some releases, and
-            as many as the model's width has room for.
+        norm, attention, mlp, block: what its blocks consist of.
+        learned_positions: whether an embedding of positions is added to that of the tokens.
+        optional: the parts among ``components`` that some models or blocks of the family lack.
+        first_release: the first release of transformers that has it, as ``4.51``; the oldest that variants are for,
+            where it is older.
+        template: the folder of the template whose variants it follows; those in its own folder take precedence.
+        prefix: what the names of its classes begin with in its source, for the template.
+        forms: for the template, what stands in its source: edits by member, without the prefix.
     """
 
     name: str
     base_model: str
     components: Mapping[str, str]
-    embedding_hooks: tuple[HookSpec, ...]
-    block_hooks: tuple[HookSpec, ...]
-    final_hooks: tuple[HookSpec, ...]
-    qkv_layout: str
-    parallel_switch: str | None = None
-    head_size: str = "head_dim"
-    n_heads: str | None = None
+    norm: Norm
+    attention: Attention
+    mlp: MLP = MLP()
+    block: Block = Block()
+    learned_positions: bool = False
+    optional: tuple[str, ...] = ()
+    first_release: str = "4.44"
+    template: str | None = None
+    prefix: str = ""
+    forms: Edits = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def module_name(self) -> str:
@@ -87,25 +94,57 @@ class Family:
         """Where that module lies in a distribution of transformers."""
         return f"{self.module_name.replace('.', '/')}.py"
 
+    @property
+    def embedding_hooks(self) -> tuple[HookSpec, ...]:
+        """The hook points before the blocks, in the order in which they fire."""
+        return (contract.EMBED, contract.POS_EMBED) if self.learned_positions else (contract.EMBED,)
+
+    @functools.cached_property
+    def block_hooks(self) -> tuple[HookSpec, ...]:
+        """The hook points that a block may have, in the order in which they fire."""
+        return contract.block_hooks(self.components.keys(), self.attention, self.mlp, self.block)
+
+    @property
+    def final_hooks(self) -> tuple[HookSpec, ...]:
+        """The hook points after the blocks, in the order in which they fire."""
+        return contract.FINAL
+
+    @functools.cached_property
+    def block_parts(self) -> tuple[str, ...]:
+        """TransformerLens's names of the parts that a block may have."""
+        shared = {"ln2"} if self.block.shared_norm else set()
+        return tuple(part for part in self.components if part not in {"blocks", "ln_final", *shared})
+
     @functools.cached_property
     def variants(self) -> tuple[Variant, ...]:
-        """Every variant of the family, oldest first: one per file ``v<major>_<minor>.py`` in its folder."""
-        package = importlib.import_module(f"mishformer_lens.patchers.{self.name}")
-        names = [info.name for info in pkgutil.iter_modules(package.__path__) if info.name.startswith("v")]
-        modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
-        found = [
-            Variant(
-                self.name,
-                name,
-                module.EDITS,
-                module.ATTENTION,
-                module.UNSUPPORTED,
-                module.CACHE_ARGUMENT,
-                module.CACHE_BY_PLACE,
-            )
-            for name, module in zip(names, modules, strict=True)
-        ]
-        return tuple(sorted(found, key=lambda variant: tuple(map(int, variant.first_release.split(".")))))
+        """Every variant of the family, oldest first: one per file ``v<major>_<minor>.py``.
+
+        Such files are in the family's own folder and in that of its template. Where the family is younger than a file
+        of its template, the variant has the number of the family's first release.
+        """
+        found: dict[tuple[int, ...], Variant] = {}
+        if self.template is not None:
+            for name, module in _variant_modules(self.template).items():
+                found[_release(name)] = self._variant(name, module, module.edits(self))
+        for name, module in _variant_modules(self.name).items():
+            found[_release(name)] = self._variant(name, module, module.EDITS)
+        begin = tuple(map(int, self.first_release.split(".")))
+        reached = max((release for release in found if release <= begin), default=begin)
+        kept = {max(release, begin): found[release] for release in sorted(found) if release >= reached}
+        return tuple(
+            dataclasses.replace(variant, name="v" + "_".join(map(str, release))) for release, variant in kept.items()
+        )
+
+    def _variant(self, name: str, module: Any, edits: Edits) -> Variant:
+        return Variant(
+            self.name,
+            name,
+            edits,
+            module.ATTENTION,
+            module.UNSUPPORTED,
+            module.CACHE_ARGUMENT,
+            module.CACHE_BY_PLACE,
+        )
 
     def variant(self, name: str) -> Variant:
         """The variant called ``name``."""
@@ -113,3 +152,14 @@ class Family:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Family":
         return self
+
+
+def _variant_modules(folder: str) -> dict[str, ModuleType]:
+    """The modules called ``v<major>_<minor>`` in a folder of this package, by name."""
+    package = importlib.import_module(f"mishformer_lens.patchers.{folder}")
+    names = [info.name for info in pkgutil.iter_modules(package.__path__) if info.name.startswith("v")]
+    return {name: importlib.import_module(f"{package.__name__}.{name}") for name in names}
+
+
+def _release(name: str) -> tuple[int, ...]:
+    return tuple(map(int, name.removeprefix("v").split("_")))

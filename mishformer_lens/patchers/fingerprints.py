@@ -40,11 +40,16 @@ def verified() -> dict[str, FamilyTable]:
     return table
 
 
+def verified_of(family: str) -> FamilyTable:
+    """What is verified of a family: nothing, where nobody has looked."""
+    return verified().get(family, {"files": {}, "shapes": {}})
+
+
 def shapes_of(family: str) -> list[tuple[str, str, Shape]]:
     """Variant, fingerprint and shape of everything that is verified of a family."""
     return [
         (variant, fingerprint, shape)
-        for variant, shapes in verified()[family]["shapes"].items()
+        for variant, shapes in verified_of(family)["shapes"].items()
         for fingerprint, shape in shapes.items()
     ]
 

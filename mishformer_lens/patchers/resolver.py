@@ -32,7 +32,7 @@ from mishformer_lens.errors import (
     UnverifiedSourceWarning,
 )
 from mishformer_lens.patchers.family import Family, Variant
-from mishformer_lens.patchers.fingerprints import file_hash, shapes_of, variant_of_release, verified
+from mishformer_lens.patchers.fingerprints import file_hash, shapes_of, variant_of_release, verified_of
 from mishformer_lens.patchers.installed import Source, installed_release, installed_source, source_of
 
 ALLOW_UNVERIFIED_VARIABLE = "MISHFORMER_LENS_ALLOW_UNVERIFIED"
@@ -89,7 +89,7 @@ def judge(family: Family, source: str, release: str) -> Verdict:
     Raises:
         SyntaxError, ValueError: ``source`` is not Python.
     """
-    table = verified()[family.name]
+    table = verified_of(family.name)
     known = table["files"].get(file_hash(source))
     if known is not None:
         return _verified(family, release, *known)
@@ -106,7 +106,7 @@ def _all_members(family: Family) -> set[str]:
 
 
 def _verified(family: Family, release: str, variant: str, fingerprint: str) -> Verdict:
-    shape = verified()[family.name]["shapes"][variant][fingerprint]
+    shape = verified_of(family.name)["shapes"][variant][fingerprint]
     return Verdict(
         family.name,
         release,

@@ -155,9 +155,10 @@ def eager_glue(family_name: str) -> type[Glue]:
     """As :func:`default_glue`, with eager attention, which has patterns; and with the other form of block, if any."""
     family = FAMILIES[family_name]
     changes: dict[str, Any] = {"attn_implementation": "eager"}
-    if family.parallel_switch is not None:
+    switch = family.block.parallel
+    if isinstance(switch, str):
         default = CONFIG_MAPPING[family_name]().to_dict()
-        changes[family.parallel_switch] = not default[family.parallel_switch]
+        changes[switch] = not default[switch]
     return _glue(family, changes)
 
 

@@ -1,7 +1,7 @@
 """GPT-2: what its models have in every release."""
 
-from mishformer_lens.patchers import contract
 from mishformer_lens.patchers.family import Family
+from mishformer_lens.patchers.parts import Attention, Norm
 
 FAMILY = Family(
     name="gpt2",
@@ -14,10 +14,7 @@ FAMILY = Family(
         "ln1": "ln_1",
         "ln2": "ln_2",
     },
-    embedding_hooks=(contract.EMBED, contract.POS_EMBED),
-    block_hooks=(*contract.BEFORE_ATTENTION, *contract.ATTENTION, contract.RESID_MID, *contract.AFTER_ATTENTION),
-    final_hooks=contract.FINAL,
-    qkv_layout="part head d_head",
-    head_size="head_dim",
-    n_heads="num_heads",
+    norm=Norm("layer", own=False),
+    attention=Attention(rotary=False, qkv_layout="part head d_head", n_heads="num_heads"),
+    learned_positions=True,
 )

@@ -1,7 +1,7 @@
 """GPT-NeoX (and Pythia): what its models have in every release."""
 
-from mishformer_lens.patchers import contract
 from mishformer_lens.patchers.family import Family
+from mishformer_lens.patchers.parts import Attention, Block, Norm
 
 FAMILY = Family(
     name="gpt_neox",
@@ -14,17 +14,7 @@ FAMILY = Family(
         "ln1": "input_layernorm",
         "ln2": "post_attention_layernorm",
     },
-    embedding_hooks=(contract.EMBED,),
-    block_hooks=(
-        *contract.BEFORE_ATTENTION,
-        *contract.ROTARY,
-        *contract.ATTENTION,
-        contract.RESID_MID,
-        *contract.AFTER_ATTENTION,
-    ),
-    final_hooks=contract.FINAL,
-    qkv_layout="head part d_head",
-    parallel_switch="use_parallel_residual",
-    head_size="head_size",
-    n_heads=None,
+    norm=Norm("layer", own=False),
+    attention=Attention(rotary=True, qkv_layout="head part d_head", head_size="head_size"),
+    block=Block(parallel="use_parallel_residual"),
 )

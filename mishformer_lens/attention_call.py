@@ -1,0 +1,50 @@
+"""Hook points around the call of an attention function: what goes into it, and what comes out."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mishformer_lens.attention_scores import AttentionScores, Kernel
+from mishformer_lens.hooks import HookGroup, HookPoint
+
+
+class AttentionCall(HookGroup):
+    """``hook_rot_q``, ``hook_rot_k`` and ``hook_z``, and the choice of the kernel that :class:`AttentionScores` makes.
+
+    Args:
+        hooks: the attention's hook points, by name.
+    """
+
+    def __init__(self, hooks: Mapping[str, HookPoint], scores: AttentionScores) -> None:
+        self.hook_rot_q, self.hook_rot_k = hooks["attn.hook_rot_q"], hooks["attn.hook_rot_k"]
+        self.hook_z = hooks["attn.hook_z"]
+        super().__init__(self.hook_rot_q, self.hook_rot_k, self.hook_z, *scores.hooks)
+        self.scores = scores
+
+    def around(self, interface: Kernel, eager: Kernel) -> Kernel:
+        """``interface`` itself, or with hooks around it.
+
+        It gets queries ``[batch, head_index, pos, d_head]`` and keys and values with a head each of their own, and
+        gives ``[batch, pos, head_index, d_head]``.
+
+        Raises:
+            AttentionKernelError: see :meth:`AttentionScores.choose`.
+        """
+        return functools.partial(self._call, interface, eager) if self.listening else interface
+
+    def _call(
+        self,
+        interface: Kernel,
+        eager: Kernel,
+        module: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        *arguments: Any,
+        **others: Any,
+    ) -> tuple[torch.Tensor, Any]:
+        query = self.hook_rot_q.heads_first(query)
+        key = self.hook_rot_k.heads_first(key, copy=True)
+        output, weights = self.scores.choose(interface, eager)(module, query, key, *arguments, **others)
+        return self.hook_z(output), weights

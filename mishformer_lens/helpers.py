@@ -1,0 +1,47 @@
+"""The objects that patched code calls beside hook points: which of them a part of a block carries."""
+
+from collections.abc import Callable, Mapping
+
+from mishformer_lens.attention_call import AttentionCall
+from mishformer_lens.attention_scores import AttentionScores
+from mishformer_lens.hooks import HookPoint
+from mishformer_lens.lending import Place
+from mishformer_lens.norms import NormHooks
+from mishformer_lens.on_demand import AttentionInputs, HeadResults
+from mishformer_lens.patchers import Family
+
+Points = Mapping[str, HookPoint]
+"""The hook points of a block, by their names in it."""
+
+
+def helpers_of_block(points: Points, family: Family, place: Callable[[str], Place]) -> dict[str, dict[str, object]]:
+    """The helpers of a block's parts: part to name to helper. The block itself is the part without a name.
+
+    Args:
+        place: gives the place of a part of the block.
+    """
+    attention = place("attn")
+    inputs = AttentionInputs(points, attention, family)
+    scores = AttentionScores(points["attn.hook_attn_scores"], points["attn.hook_pattern"])
+    results = HeadResults(points["attn.hook_result"], attention, family)
+    in_attention: dict[str, object] = {
+        "attention_inputs": inputs,
+        "attention_scores": scores,
+        "head_results": results,
+    }
+    if family.template is not None:
+        in_attention["attention_call"] = AttentionCall(points, scores)
+    norms = [name.removesuffix(".hook_scale") for name in points if name.endswith(".hook_scale")]
+    return {
+        "": {"attention_inputs": inputs},
+        "attn": in_attention,
+        **{part: helpers_of_norm(points, part, family) for part in norms},
+    }
+
+
+def helpers_of_norm(points: Points, part: str, family: Family) -> dict[str, object]:
+    """The helpers of the norm that is called ``part``: name to helper."""
+    if not family.norm.own:
+        return {}
+    heads_first = part.startswith("attn.") and family.attention.query_key_norm == "head pos"
+    return {"norm_hooks": NormHooks(points[f"{part}.hook_scale"], points[f"{part}.hook_normalized"], heads_first)}

@@ -1,0 +1,101 @@
+"""Hook points in norms: the scale that a norm divides by, and what comes out of it."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+
+from mishformer_lens.hooks import HookPoint
+
+
+_PRECISE = (torch.float32, torch.float64)
+
+
+class HookedLayerNorm(nn.LayerNorm):
+    """What is mixed into a live ``nn.LayerNorm`` to give it ``hook_scale`` and ``hook_normalized``.
+
+    ``hook_scale`` ``[..., 1]`` is the divisor ``sqrt(variance + eps)``; an edit of it acts on ``(x - mean) / scale``,
+    before gain and bias. ``hook_normalized`` ``[..., d_model]`` is the output, after gain and bias, as in
+    TransformerLens 2.x.
+    """
+
+    hook_scale: HookPoint
+    hook_normalized: HookPoint
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name for it
+        inherited: Any = super().forward
+        if not self.hook_scale.is_active():
+            output = inherited(input)
+        elif inherited.__func__ is nn.LayerNorm.forward:
+            # What torch's own forward comes to. The kernel has the scale at hand.
+            output, _, inverse = torch.native_layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+            output = self._with_scale(input, output, inverse)
+        else:
+            output = self._with_scale(input, inherited(input), None)
+        return self.hook_normalized(output) if self.hook_normalized.listening else output
+
+    def _with_scale(self, activation: torch.Tensor, output: torch.Tensor, inverse: torch.Tensor | None) -> torch.Tensor:
+        """The output as the hooks on the scale leave it: bit by bit the same where they leave the scale."""
+        # TransformerLens, too, computes the scale in float32 at least.
+        x = activation if activation.dtype in _PRECISE else activation.float()
+        if inverse is None or inverse.dtype not in _PRECISE:
+            inverse = torch.native_layer_norm(x, self.normalized_shape, None, None, self.eps)[2]
+        scale = inverse.reciprocal()
+        if _may_be_differentiated():
+            # The kernel has no gradient for it.
+            variance = torch.var(x, -1, correction=0, keepdim=True)
+            scale = _value_with_gradient(scale, (variance + self.eps).sqrt())
+        edited = self.hook_scale.changed(scale)
+        if edited is None:
+            return output
+        normalized = (x - x.mean(-1, keepdim=True)) / edited
+        if self.weight is not None:
+            normalized = normalized * self.weight
+        if self.bias is not None:
+            normalized = normalized + self.bias
+        normalized = normalized.to(output.dtype)
+        return torch.where(edited == scale, _value_with_gradient(output, normalized), normalized)
+
+
+def _may_be_differentiated() -> bool:
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0
+
+
+def _value_with_gradient(value: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
+    """The value of one tensor, bit by bit, with the derivatives of another that equals it but for rounding."""
+    # Subtracting a positive zero changes no bit, not even that of a negative zero.
+    return value.detach() - (path.detach() - path)
+
+
+class NormHooks:
+    """``hook_scale`` and ``hook_normalized`` of a norm whose own class is patched.
+
+    Args:
+        heads_first: whether the norm gets ``[batch, head_index, pos, d_head]``, which hooks see with the positions first.
+    """
+
+    def __init__(self, hook_scale: HookPoint, hook_normalized: HookPoint, heads_first: bool) -> None:
+        self.hook_scale = hook_scale
+        self.hook_normalized = hook_normalized
+        self.heads_first = heads_first
+
+    def divided(self, activation: torch.Tensor, squared_scale: torch.Tensor) -> torch.Tensor:
+        """``activation * torch.rsqrt(squared_scale)``, with what hooks change of the scale ``[..., 1]``."""
+        output = activation * torch.rsqrt(squared_scale)
+        if not self.hook_scale.is_active():
+            return output
+        scale = squared_scale.sqrt()
+        edited = self.hook_scale.changed(scale.transpose(1, 2) if self.heads_first else scale)
+        if edited is None:
+            return output
+        edited = edited.transpose(1, 2) if self.heads_first else edited
+        # Bit by bit the same where hooks leave the scale.
+        divided = activation / edited
+        return torch.where(edited == scale, _value_with_gradient(output, divided), divided)
+
+    def normalized(self, activation: torch.Tensor) -> torch.Tensor:
+        """``activation``, as hooks leave it."""
+        if self.heads_first:
+            return self.hook_normalized.heads_first(activation)
+        return self.hook_normalized(activation)

@@ -1,0 +1,63 @@
+"""What the blocks of a family consist of. Its hook points and what serves them follow from it."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """A family's norms.
+
+    Attributes:
+        kind: ``layer``: ``hook_normalized`` comes after gain and bias; ``rms``: before the gain.
+        own: whether they are of a class of the family's own; else of torch's.
+    """
+
+    kind: Literal["layer", "rms"]
+    own: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """A family's attention.
+
+    Attributes:
+        rotary: whether queries and keys are rotated by their positions.
+        qkv_layout: the order of the outputs of one projection for queries, keys and values, as an einops axis. None
+            where each has its own.
+        query_key_norm: the axes of what the norms of queries and keys get; None where there are none.
+        head_size: the attention's attribute that has the width of a head.
+        n_heads: the attention's attribute that has the number of heads; ``config.…`` is the configuration's. None where
+            it has none in some releases, and as many as the model's width has room for.
+        n_key_value_heads: likewise the number of heads of keys and values. None where there are as many as of queries.
+    """
+
+    rotary: bool
+    qkv_layout: str | None = None
+    query_key_norm: Literal["pos head", "head pos", "joined"] | None = None
+    head_size: str = "head_dim"
+    n_heads: str | None = None
+    n_key_value_heads: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MLP:
+    """A family's MLP: ``gated``, where the activation of one projection multiplies another."""
+
+    gated: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """How a block puts its parts together.
+
+    Attributes:
+        norms: where ``ln1`` and ``ln2`` stand: before attention and MLP, or after them.
+        parallel: whether attention and MLP read the same residual stream; such blocks have no ``hook_resid_mid``. A
+            configuration field that tells so, where models of the family differ.
+        shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does.
+    """
+
+    norms: Literal["before", "after"] = "before"
+    parallel: bool | str = False
+    shared_norm: bool = False

@@ -1,0 +1,146 @@
+"""The contract of the hook points for every form of block, written out a second time.
+
+The package derives its own from the families' descriptions; this one is what the tests hold it to.
+"""
+
+import dataclasses
+import functools
+
+from tests.kinds import Kind, kinds
+from tests.models import BATCH, D_MLP, D_MODEL, N_HEADS, N_LAYERS, POS
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One hook point.
+
+    Attributes:
+        shape: of the activation in a pass over BATCH x POS tokens.
+        sources: names of the activations that it is computed from.
+        flagged: whether TransformerLens computes it only if a flag is set.
+    """
+
+    shape: tuple[int, ...]
+    sources: tuple[str, ...]
+    flagged: bool = False
+
+
+COPIES = ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")
+
+
+@functools.cache
+def contract(name: str) -> dict[str, Entry]:
+    """Every hook point of a kind of model, in the order in which they fire."""
+    kind = kinds()[name]
+    stream = "hook_embed"
+    table = {stream: Entry((BATCH, POS, D_MODEL), ())}
+    for layer in range(N_LAYERS):
+        prefix = f"blocks.{layer}."
+        for each, entry in _block(kind).items():
+            sources = tuple(stream if source == "{in}" else prefix + source for source in entry.sources)
+            table[prefix + each] = dataclasses.replace(entry, sources=sources)
+        stream = f"{prefix}hook_resid_post"
+    return table | {
+        "ln_final.hook_scale": Entry((BATCH, POS, 1), (stream,)),
+        "ln_final.hook_normalized": Entry((BATCH, POS, D_MODEL), (stream, "ln_final.hook_scale")),
+    }
+
+
+def _block(kind: Kind) -> dict[str, Entry]:
+    groups, heads = kind.key_value_heads, N_HEADS
+    stream = (BATCH, POS, D_MODEL)
+    of_queries, of_keys = (BATCH, POS, heads, kind.d_head), (BATCH, POS, groups, kind.d_head)
+    copies, fewer_copies = (BATCH, POS, heads, D_MODEL), (BATCH, POS, groups, D_MODEL)
+    scores, neurons = (BATCH, heads, POS, POS), (BATCH, POS, D_MLP)
+    ungrouped = groups == heads
+    shared = ("hook_attn_in",) if ungrouped else ()
+    normalized = ("ln1.hook_scale", "ln1.hook_normalized") if kind.norms != "after" else ()
+    table = {"hook_resid_pre": Entry(stream, ("{in}",))}
+    if ungrouped:
+        table["hook_attn_in"] = Entry(copies, ("hook_resid_pre",), flagged=True)
+    for letter, shape in (("q", copies), ("k", fewer_copies), ("v", fewer_copies)):
+        table[f"hook_{letter}_input"] = Entry(shape, ("hook_resid_pre", *shared), flagged=True)
+    inputs = ("hook_resid_pre", *shared, "hook_q_input", "hook_k_input", "hook_v_input")
+    if kind.norms != "after":
+        table |= _norm("ln1", inputs, stream)
+    for letter, shape in (("q", of_queries), ("k", of_keys), ("v", of_keys)):
+        sources = ("hook_resid_pre", *shared, f"hook_{letter}_input", *normalized)
+        table[f"attn.hook_{letter}"] = Entry(shape, sources)
+    if kind.query_key_norm:
+        for letter, shape in (("q", of_queries), ("k", of_keys)):
+            flat = (*shape[:2], shape[2] * shape[3])
+            table |= _norm(
+                f"attn.{letter}_norm",
+                (f"attn.hook_{letter}",),
+                shape if kind.query_key_norm == "per head" else flat,
+            )
+    for letter, shape in (("q", of_queries), ("k", of_keys)):
+        norm = (f"attn.{letter}_norm.hook_normalized",) if kind.query_key_norm else (f"attn.hook_{letter}",)
+        table[f"attn.hook_rot_{letter}"] = Entry(shape, norm)
+    table["attn.hook_attn_scores"] = Entry(scores, ("attn.hook_rot_q", "attn.hook_rot_k"))
+    table["attn.hook_pattern"] = Entry(scores, ("attn.hook_attn_scores",))
+    attended = ("attn.hook_pattern", "attn.hook_v", "attn.hook_rot_q", "attn.hook_rot_k")
+    table["attn.hook_z"] = Entry(of_queries, attended)
+    table["attn.hook_result"] = Entry(copies, ("attn.hook_z",), flagged=True)
+    attention_out: tuple[str, ...] = ("attn.hook_z", "attn.hook_result")
+    after = {"before": None, "after": ("ln1", "ln2"), "both": ("ln1_post", "ln2_post")}[kind.norms]
+    if after is not None:
+        table |= _norm(after[0], attention_out, stream)
+        attention_out = (f"{after[0]}.hook_normalized",)
+    table["hook_attn_out"] = Entry(stream, attention_out)
+    middle = "hook_resid_pre"
+    if not kind.parallel:
+        middle = "hook_resid_mid"
+        table[middle] = Entry(stream, ("hook_resid_pre", "hook_attn_out"))
+    table["hook_mlp_in"] = Entry(stream, (middle,), flagged=True)
+    mlp_input: tuple[str, ...] = (middle, "hook_mlp_in")
+    if kind.norms != "after":
+        table |= _norm("ln2", mlp_input, stream)
+        mlp_input = ("ln2.hook_normalized",)
+    table["mlp.hook_pre"] = Entry(neurons, mlp_input)
+    if kind.gated:
+        table["mlp.hook_pre_linear"] = Entry(neurons, mlp_input)
+    table["mlp.hook_post"] = Entry(neurons, ("mlp.hook_pre", *(["mlp.hook_pre_linear"] if kind.gated else [])))
+    mlp_out: tuple[str, ...] = ("mlp.hook_post",)
+    if after is not None:
+        table |= _norm(after[1], mlp_out, stream)
+        mlp_out = (f"{after[1]}.hook_normalized",)
+    table["hook_mlp_out"] = Entry(stream, mlp_out)
+    into = ("hook_resid_mid",) if not kind.parallel else ("hook_resid_pre", "hook_attn_out")
+    table["hook_resid_post"] = Entry(stream, (*into, "hook_mlp_out"))
+    return table
+
+
+def _norm(name: str, sources: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Entry]:
+    return {
+        f"{name}.hook_scale": Entry((*shape[:-1], 1), sources),
+        f"{name}.hook_normalized": Entry(shape, (*sources, f"{name}.hook_scale")),
+    }
+
+
+def unflagged(kind: str) -> list[str]:
+    """The hook points that fire in TransformerLens with every flag off."""
+    return [name for name, entry in contract(kind).items() if not entry.flagged]
+
+
+def block_of(name: str) -> str:
+    """``blocks.1.`` for a name in the second block; nothing for a name outside the blocks."""
+    return ".".join(name.split(".")[:2]) + "." if name.startswith("blocks.") else ""
+
+
+def is_split_input(name: str) -> bool:
+    """Whether queries, keys and values have their own inputs while this hook point is on: ``ln1`` then runs thrice."""
+    return name.endswith(("hook_q_input", "hook_k_input", "hook_v_input"))
+
+
+def reached_from(kind: str, edited: str) -> set[str]:
+    """The activations that an edit of ``edited`` changes, itself not among them."""
+    reached, carrying = {edited}, {edited}
+    for name, entry in contract(kind).items():
+        # The table is in the order of computation, so one pass finds everything.
+        if carrying & set(entry.sources):
+            reached.add(name)
+            # The norm of a split input runs once for each of query, key and value: only one of the three changes.
+            if not (is_split_input(edited) and name.startswith(f"{block_of(edited)}ln1.")):
+                carrying.add(name)
+    return reached - {edited}

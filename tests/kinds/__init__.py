@@ -1,0 +1,82 @@
+"""What models of each family the suite runs on: one module per family, with its kinds by name.
+
+A kind switches on all that a family has, and says in a few words what its blocks look like; what that means for hook
+points is written down in `tests/conformance/families/contract.py`, independent of the package's own descriptions.
+"""
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import transformers
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of model. Sizes are those of `tests/models.py`.
+
+    Attributes:
+        family: the family's name in transformers.
+        classes: what its classes are called: ``config``, ``base`` and ``causal``.
+        fields: configuration fields beside the common ones; those that a release does not know are left out.
+        key_value_heads: how many heads keys and values have.
+        d_head: the width of a head.
+        parallel: whether attention and MLP read the same residual stream.
+        shared_norm: whether one norm serves both.
+        norms: where norms stand: before attention and MLP, after them, or both.
+        query_key_norm: whether queries and keys are normalised: head by head, or all heads at once.
+        gated: whether the MLP is gated.
+        modules: HuggingFace's names in a block of the modules whose inputs and outputs hook points show.
+        softcap: by what attention scores are capped.
+        windows: how many keys a query sees in each layer; None: all of them.
+        scaled_embedding: by what the token embedding is multiplied before the first block.
+    """
+
+    family: str
+    classes: Mapping[str, str]
+    fields: Mapping[str, Any]
+    key_value_heads: int = 2
+    d_head: int = 8
+    parallel: bool = False
+    shared_norm: bool = False
+    norms: Literal["before", "after", "both"] = "before"
+    query_key_norm: Literal["", "per head", "joined"] = ""
+    gated: bool = True
+    modules: Mapping[str, str] = dataclasses.field(default_factory=lambda: MODULES)
+    softcap: float | None = None
+    windows: tuple[int | None, ...] = (None, None)
+    scaled_embedding: float = 1.0
+
+    @property
+    def exists(self) -> bool:
+        """Whether the installed release has the family."""
+        return self.classes["config"] in dir(transformers)
+
+
+MODULES = {
+    "ln1": "input_layernorm",
+    "ln2": "post_attention_layernorm",
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "out": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+"""As Llama calls them."""
+
+
+def names(prefix: str) -> dict[str, str]:
+    """What the classes of a family are called as a rule."""
+    return {"config": f"{prefix}Config", "base": f"{prefix}Model", "causal": f"{prefix}ForCausalLM"}
+
+
+@functools.cache
+def kinds() -> dict[str, Kind]:
+    """Every kind, by name."""
+    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+    return {name: kind for module in modules for name, kind in module.KINDS.items()}

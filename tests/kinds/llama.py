@@ -1,0 +1,8 @@
+"""Llama, with as many heads of keys and values as of queries, and with fewer; with biases."""
+
+from tests.kinds import Kind, names
+
+KINDS = {
+    "llama": Kind("llama", names("Llama"), {"head_dim": 8, "attention_bias": True, "mlp_bias": True}),
+    "llama_ungrouped": Kind("llama", names("Llama"), {"num_key_value_heads": 4}, key_value_heads=4),
+}
