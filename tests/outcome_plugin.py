@@ -116,7 +116,9 @@ def where(item: pytest.Item) -> Where:
     name = item.name.partition("[")[0].removeprefix("test_").replace("_", " ")
     feature = f"{name}: {scenario}" if scenario else name
     if case is None:
-        return Where(str(parameters["kind"]).removesuffix("_sequential"), "eager", "float32", feature)
+        from tests.models import family_of
+
+        return Where(family_of(str(parameters["kind"])), "eager", "float32", feature)
     dtype = str(case.dtype).removeprefix("torch.")
     attention = case.attention
     if attention == "flash_attention_2" and item.get_closest_marker("gpu") is None:

@@ -33,6 +33,8 @@ class Kind:
         softcap: by what attention scores are capped.
         windows: how many keys a query sees in each layer; None: all of them.
         scaled_embedding: by what the token embedding is multiplied before the first block.
+        attention_scale: by what products of queries and keys are multiplied; by default, the root of ``d_head``.
+        norm: root mean square, whose ``hook_normalized`` comes before the gain; or layer norm, after gain and bias.
     """
 
     family: str
@@ -49,6 +51,13 @@ class Kind:
     softcap: float | None = None
     windows: tuple[int | None, ...] = (None, None)
     scaled_embedding: float = 1.0
+    attention_scale: float | None = None
+    norm: Literal["rms", "layer"] = "rms"
+
+    @property
+    def scaling(self) -> float:
+        """By what products of queries and keys are multiplied."""
+        return self.d_head**-0.5 if self.attention_scale is None else self.attention_scale
 
     @property
     def exists(self) -> bool:

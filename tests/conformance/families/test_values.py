@@ -1,0 +1,113 @@
+"""Activations are what HuggingFace's own modules take and give, and what an independent computation gives."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+import mishformer_lens
+from mishformer_lens.patchers import FAMILIES
+from tests.conformance.families.contract import contract
+from tests.kinds import Kind, kinds
+from tests.models import N_HEADS, N_LAYERS, Case, make_model, make_tokens
+from tests.recording import assert_close
+
+LONG = 12
+CLOSE = {"rtol": 1e-5, "atol": 2e-6}
+
+
+def blocks_of(model: Any, kind: Kind) -> Any:
+    """HuggingFace's list of a model's blocks."""
+    (base,) = (each for each in model.modules() if type(each).__name__ == kind.classes["base"])
+    return base.get_submodule(FAMILIES[kind.family].components["blocks"])
+
+
+def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Let torch's own hooks note what goes into the modules of a plain model, and what comes out."""
+    for layer, block in enumerate(blocks):
+        for role, path in kind.modules.items():
+
+            def note(
+                module: Any, arguments: Any, named: Mapping[str, Any], output: Any, key: str = f"{layer}.{role}"
+            ) -> None:
+                value = arguments[0] if arguments else next(iter(named.values()))
+                seen[key] = value.clone(), output.clone()
+
+            block.get_submodule(path).register_forward_hook(note, with_kwargs=True)
+
+
+@torch.no_grad()
+def test_values(kind: str) -> None:
+    case, form = Case(kind), kinds()[kind]
+    plain, model = make_model(case), make_model(case)
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    watch(blocks_of(plain, form), form, seen)
+    tokens = make_tokens(pos=LONG)
+    output = plain(tokens, output_hidden_states=True, output_attentions=True)
+    instrumentation = mishformer_lens.instrument(model)
+    with instrumentation.caching(list(contract(kind))) as cache:
+        model(tokens)
+    embedded = plain.get_input_embeddings()(tokens)
+    scale = form.scaled_embedding if embedded.shape == output.hidden_states[0].shape else 1.0
+    if torch.allclose(embedded, output.hidden_states[0]):
+        scale = 1.0  # its embedding multiplies by itself
+    assert_close(cache["hook_embed"], embedded * scale, "hook_embed", **CLOSE)
+    for layer in range(N_LAYERS):
+        check_block(form, cache, layer, {role: seen[f"{layer}.{role}"] for role in form.modules}, output)
+    check_norms(form, cache)
+
+
+def check_norms(form: Kind, cache: Mapping[str, torch.Tensor]) -> None:
+    """What stands before a gain has a mean square of one, but for a norm's epsilon; times the scale, it is the input."""
+    for name in cache:
+        if name.endswith("hook_normalized") and form.norm == "rms":
+            mean_square = cache[name].pow(2).mean(-1)
+            assert_close(mean_square, torch.ones_like(mean_square), name, rtol=1e-3, atol=1e-3)
+    last = cache[f"blocks.{N_LAYERS - 1}.hook_resid_post"]
+    if form.norm == "rms":
+        whole = cache["ln_final.hook_normalized"] * cache["ln_final.hook_scale"]
+        assert_close(whole, last, "ln_final", **CLOSE)
+
+
+def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen: Any, output: Any) -> None:
+    """Hold the activations of one block to what was seen of its modules."""
+
+    def at(name: str) -> torch.Tensor:
+        return cache[f"blocks.{layer}.{name}"]
+
+    assert torch.equal(at("hook_resid_pre"), output.hidden_states[layer])
+    for letter in "qkv":
+        if letter in seen:
+            assert torch.equal(at(f"attn.hook_{letter}").flatten(-2), seen[letter][1]), letter
+    assert torch.equal(at("attn.hook_z").flatten(-2), seen["out"][0])
+    assert torch.equal(at("attn.hook_pattern"), output.attentions[layer])
+    assert_close(at("attn.hook_attn_scores").softmax(-1), at("attn.hook_pattern"), "pattern", **CLOSE)
+    check_scores(form, at, layer)
+    if form.gated and "gate" in seen:
+        assert torch.equal(at("mlp.hook_pre"), seen["gate"][1])
+        assert torch.equal(at("mlp.hook_pre_linear"), seen["up"][1])
+    assert torch.equal(at("mlp.hook_post"), seen["down"][0])
+    parts = at("hook_resid_pre") + at("hook_attn_out")
+    if not form.parallel:
+        assert_close(at("hook_resid_mid"), parts, "hook_resid_mid", **CLOSE)
+    assert_close(at("hook_resid_post"), parts + at("hook_mlp_out"), "hook_resid_post", **CLOSE)
+
+
+def check_scores(form: Kind, at: Any, layer: int) -> None:
+    """Scores are products of what was rotated, capped, where the mask lets through; and the mask is the layer's own."""
+    query, key = at("attn.hook_rot_q"), at("attn.hook_rot_k")
+    key = key.repeat_interleave(N_HEADS // key.shape[2], 2)
+    products = torch.einsum("bqhd,bkhd->bhqk", query, key) * form.scaling
+    if form.softcap is not None:
+        products = form.softcap * torch.tanh(products / form.softcap)
+    distance = torch.arange(LONG)[:, None] - torch.arange(LONG)
+    visible = distance >= 0
+    window = form.windows[layer]
+    if window is not None:
+        visible = visible & (distance < window)
+    scores = at("attn.hook_attn_scores")
+    assert_close(scores[..., visible], products[..., visible], "scores", **CLOSE)
+    assert bool((scores[..., ~visible] < -1e4).all()), "what is not to be seen"
+    assert bool((at("attn.hook_pattern")[..., ~visible] == 0).all())
+    assert math.isfinite(float(scores[..., visible].abs().max()))
