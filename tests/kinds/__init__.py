@@ -34,6 +34,9 @@ class Kind:
         windows: how many keys a query sees in each layer; None: all of them.
         scaled_embedding: by what the token embedding is multiplied before the first block.
         attention_scale: by what products of queries and keys are multiplied; by default, the root of ``d_head``.
+        in_transformer_lens: the first release of TransformerLens whose ``HookedTransformer`` computes what such a model
+            does; None where none does.
+        where_it_is_right: the configuration fields that a model must have for that.
         norm: root mean square, whose ``hook_normalized`` comes before the gain; or layer norm, after gain and bias.
     """
 
@@ -53,6 +56,8 @@ class Kind:
     scaled_embedding: float = 1.0
     attention_scale: float | None = None
     norm: Literal["rms", "layer"] = "rms"
+    in_transformer_lens: str | None = None
+    where_it_is_right: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def scaling(self) -> float:

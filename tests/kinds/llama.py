@@ -3,6 +3,12 @@
 from tests.kinds import Kind, names
 
 KINDS = {
-    "llama": Kind("llama", names("Llama"), {"head_dim": 8, "attention_bias": True, "mlp_bias": True}),
+    "llama": Kind(
+        "llama",
+        names("Llama"),
+        {"head_dim": 8, "attention_bias": True, "mlp_bias": True},
+        in_transformer_lens="2.15",
+        where_it_is_right={"attention_bias": False, "mlp_bias": False},
+    ),
     "llama_ungrouped": Kind("llama", names("Llama"), {"num_key_value_heads": 4}, key_value_heads=4),
 }
