@@ -6,8 +6,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from mishformer_lens.hooks import HookPoint
-
+from mishformer_lens.hooks import HookPoint, laid_out_like
 
 _PRECISE = (torch.float32, torch.float64)
 
@@ -90,7 +89,7 @@ class NormHooks:
     """``hook_scale`` and ``hook_normalized`` of a norm whose own class is patched.
 
     Args:
-        heads_first: whether the norm gets ``[batch, head_index, pos, d_head]``, which hooks see with the positions first.
+        heads_first: whether the norm gets ``[batch, head_index, pos, d_head]``; hooks see it with the positions first.
     """
 
     def __init__(self, hook_scale: HookPoint, hook_normalized: HookPoint, heads_first: bool) -> None:
@@ -110,7 +109,7 @@ class NormHooks:
         edited = edited.transpose(1, 2) if self.heads_first else edited
         # Bit by bit the same where hooks leave the scale.
         divided = activation / edited
-        return torch.where(edited == scale, _value_with_gradient(output, divided), divided)
+        return laid_out_like(output, torch.where(edited == scale, _value_with_gradient(output, divided), divided))
 
     def layer_norm(
         self, activation: torch.Tensor, shape: tuple[int, ...], weight: None, bias: None, eps: float

@@ -1,6 +1,7 @@
 """Gemma, with one head of keys and values, and biases."""
 
 from tests.kinds import Kind, names
+
 KINDS = {
     "gemma": Kind(
         "gemma",

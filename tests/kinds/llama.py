@@ -1,4 +1,4 @@
-"""Llama, with as many heads of keys and values as of queries, and with fewer; with biases; as Llama 3 scales rotations."""
+"""Llama, with as many heads of keys and values as of queries, and with fewer; with biases; as Llama 3 rotates."""
 
 from tests.kinds import LLAMA3_ROPE, Kind, names
 

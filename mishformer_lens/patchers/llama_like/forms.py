@@ -9,8 +9,7 @@ RMS_NORM: Edits = {
     "RMSNorm.forward": [
         (
             "hidden_states * torch.rsqrt(variance + self.variance_epsilon)",
-            "self.norm_hooks.normalized("
-            "self.norm_hooks.divided(hidden_states, variance + self.variance_epsilon))",
+            "self.norm_hooks.normalized(self.norm_hooks.divided(hidden_states, variance + self.variance_epsilon))",
         ),
     ],
 }
@@ -49,8 +48,7 @@ GATED_MLP: Edits = {
     "MLP.forward": [
         (
             "self.act_fn(self.gate_proj(x)) * self.up_proj(x)",
-            "self.hook_post("
-            "self.act_fn(self.hook_pre(self.gate_proj(x))) * self.hook_pre_linear(self.up_proj(x)))",
+            "self.hook_post(self.act_fn(self.hook_pre(self.gate_proj(x))) * self.hook_pre_linear(self.up_proj(x)))",
         ),
     ],
 }
@@ -137,8 +135,11 @@ MULTIPLIED_EMBEDDING: Edits = {
     "Model.forward": [("hidden_states * normalizer", "self.hook_embed(hidden_states * normalizer)")],
 }
 
-LLAMA: Edits = {**RMS_NORM, **SPLIT_PROJECTIONS, **GATED_MLP, **PRE_NORM_LAYER, **EMBEDDING}
+LLAMA_WITHOUT_NORM: Edits = {**SPLIT_PROJECTIONS, **GATED_MLP, **PRE_NORM_LAYER, **EMBEDDING}
+"""All that Llama has but the norm."""
+
+LLAMA: Edits = {**RMS_NORM, **LLAMA_WITHOUT_NORM}
 """All that Llama has."""
 
-GEMMA: Edits = {**RMS_NORM_FROM_ONE, **SPLIT_PROJECTIONS, **GATED_MLP, **PRE_NORM_LAYER, **EMBEDDING}
+GEMMA: Edits = {**RMS_NORM_FROM_ONE, **LLAMA_WITHOUT_NORM}
 """All that Gemma has since its embedding multiplies by itself."""

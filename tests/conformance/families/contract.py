@@ -111,9 +111,7 @@ def _query_key_norm(kind: Kind, letter: str, shape: tuple[int, ...]) -> dict[str
     if not kind.query_key_norm:
         return {}
     flat = (*shape[:2], shape[2] * shape[3])
-    return _norm(
-        f"attn.{letter}_norm", (f"attn.hook_{letter}",), shape if kind.query_key_norm == "per head" else flat
-    )
+    return _norm(f"attn.{letter}_norm", (f"attn.hook_{letter}",), shape if kind.query_key_norm == "per head" else flat)
 
 
 def _norm(name: str, sources: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Entry]:
@@ -145,7 +143,8 @@ def reached_from(kind: str, edited: str) -> set[str]:
         # The table is in the order of computation, so one pass finds everything.
         if carrying & set(entry.sources):
             reached.add(name)
-            # The norm of a split input runs once for each of query, key and value: only one of the three changes.
-            if not (is_split_input(edited) and name.startswith(f"{block_of(edited)}ln1.")):
+            # A norm before attention runs once for each of query, key and value: only one of the three changes.
+            thrice = is_split_input(edited) and kinds()[kind].norms != "after"
+            if not (thrice and name.startswith(f"{block_of(edited)}ln1.")):
                 carrying.add(name)
     return reached - {edited}

@@ -59,7 +59,7 @@ def test_values(kind: str) -> None:
 
 
 def check_norms(form: Kind, cache: Mapping[str, torch.Tensor]) -> None:
-    """What stands before a gain has a mean square of one, but for a norm's epsilon; times the scale, it is the input."""
+    """What stands before a gain has a mean square of one, but for an epsilon; times the scale, it is the input."""
     for name in cache:
         if name.endswith("hook_normalized") and form.norm == "rms":
             mean_square = cache[name].pow(2).mean(-1)
