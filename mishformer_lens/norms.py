@@ -6,8 +6,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from mishformer_lens.hooks import HookPoint
-
+from mishformer_lens.hooks import HookPoint, laid_out_like
 
 _PRECISE = (torch.float32, torch.float64)
 
@@ -36,26 +35,44 @@ class HookedLayerNorm(nn.LayerNorm):
         return self.hook_normalized(output) if self.hook_normalized.listening else output
 
     def _with_scale(self, activation: torch.Tensor, output: torch.Tensor, inverse: torch.Tensor | None) -> torch.Tensor:
-        """The output as the hooks on the scale leave it: bit by bit the same where they leave the scale."""
-        # TransformerLens, too, computes the scale in float32 at least.
-        x = activation if activation.dtype in _PRECISE else activation.float()
-        if inverse is None or inverse.dtype not in _PRECISE:
-            inverse = torch.native_layer_norm(x, self.normalized_shape, None, None, self.eps)[2]
-        scale = inverse.reciprocal()
-        if _may_be_differentiated():
-            # The kernel has no gradient for it.
-            variance = torch.var(x, -1, correction=0, keepdim=True)
-            scale = _value_with_gradient(scale, (variance + self.eps).sqrt())
-        edited = self.hook_scale.changed(scale)
-        if edited is None:
-            return output
-        normalized = (x - x.mean(-1, keepdim=True)) / edited
-        if self.weight is not None:
-            normalized = normalized * self.weight
-        if self.bias is not None:
-            normalized = normalized + self.bias
-        normalized = normalized.to(output.dtype)
-        return torch.where(edited == scale, _value_with_gradient(output, normalized), normalized)
+        norm = self.normalized_shape, self.weight, self.bias, self.eps
+        return _with_scale(self.hook_scale, activation, output, inverse, *norm)
+
+
+def _with_scale(
+    hook_scale: HookPoint,
+    activation: torch.Tensor,
+    output: torch.Tensor,
+    inverse: torch.Tensor | None,
+    shape: tuple[int, ...],
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    eps: float,
+) -> torch.Tensor:
+    """``output`` of a layer norm, as the hooks on the scale leave it: bit by bit the same where they leave the scale.
+
+    Args:
+        inverse: one by the scale, if the kernel gave it.
+    """
+    # TransformerLens, too, computes the scale in float32 at least.
+    x = activation if activation.dtype in _PRECISE else activation.float()
+    if inverse is None or inverse.dtype not in _PRECISE:
+        inverse = torch.native_layer_norm(x, shape, None, None, eps)[2]
+    scale = inverse.reciprocal()
+    if _may_be_differentiated():
+        # The kernel has no gradient for it.
+        variance = torch.var(x, -1, correction=0, keepdim=True)
+        scale = _value_with_gradient(scale, (variance + eps).sqrt())
+    edited = hook_scale.changed(scale)
+    if edited is None:
+        return output
+    normalized = (x - x.mean(-1, keepdim=True)) / edited
+    if weight is not None:
+        normalized = normalized * weight
+    if bias is not None:
+        normalized = normalized + bias
+    normalized = normalized.to(output.dtype)
+    return torch.where(edited == scale, _value_with_gradient(output, normalized), normalized)
 
 
 def _may_be_differentiated() -> bool:
@@ -72,7 +89,7 @@ class NormHooks:
     """``hook_scale`` and ``hook_normalized`` of a norm whose own class is patched.
 
     Args:
-        heads_first: whether the norm gets ``[batch, head_index, pos, d_head]``, which hooks see with the positions first.
+        heads_first: whether the norm gets ``[batch, head_index, pos, d_head]``; hooks see it with the positions first.
     """
 
     def __init__(self, hook_scale: HookPoint, hook_normalized: HookPoint, heads_first: bool) -> None:
@@ -92,7 +109,17 @@ class NormHooks:
         edited = edited.transpose(1, 2) if self.heads_first else edited
         # Bit by bit the same where hooks leave the scale.
         divided = activation / edited
-        return torch.where(edited == scale, _value_with_gradient(output, divided), divided)
+        return laid_out_like(output, torch.where(edited == scale, _value_with_gradient(output, divided), divided))
+
+    def layer_norm(
+        self, activation: torch.Tensor, shape: tuple[int, ...], weight: None, bias: None, eps: float
+    ) -> torch.Tensor:
+        """torch's layer norm without weights, with what hooks change of the scale ``[..., 1]``."""
+        if not self.hook_scale.is_active():
+            return nn.functional.layer_norm(activation, shape, weight, bias, eps)
+        # What torch's own function comes to. The kernel has the scale at hand.
+        output, _, inverse = torch.native_layer_norm(activation, shape, weight, bias, eps)
+        return _with_scale(self.hook_scale, activation, output, inverse, shape, weight, bias, eps)
 
     def normalized(self, activation: torch.Tensor) -> torch.Tensor:
         """``activation``, as hooks leave it."""
