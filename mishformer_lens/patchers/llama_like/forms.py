@@ -9,8 +9,7 @@ RMS_NORM: Edits = {
     "RMSNorm.forward": [
         (
             "hidden_states * torch.rsqrt(variance + self.variance_epsilon)",
-            "self.norm_hooks.normalized("
-            "self.norm_hooks.divided(hidden_states, variance + self.variance_epsilon))",
+            "self.norm_hooks.normalized(self.norm_hooks.divided(hidden_states, variance + self.variance_epsilon))",
         ),
     ],
 }
@@ -61,8 +60,7 @@ GATED_MLP: Edits = {
     "MLP.forward": [
         (
             "self.act_fn(self.gate_proj(x)) * self.up_proj(x)",
-            "self.hook_post("
-            "self.act_fn(self.hook_pre(self.gate_proj(x))) * self.hook_pre_linear(self.up_proj(x)))",
+            "self.hook_post(self.act_fn(self.hook_pre(self.gate_proj(x))) * self.hook_pre_linear(self.up_proj(x)))",
         ),
     ],
 }
