@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Literal
 
+PART_BY_PART = "part head d_head"
+"""The layout of a projection that gives all queries, then all keys, then all values: these may have fewer heads."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
@@ -25,7 +28,8 @@ class Attention:
         rotary: whether queries and keys are rotated by their positions.
         qkv_layout: the order of the outputs of one projection for queries, keys and values, as an einops axis. None
             where each has its own.
-        query_key_norm: the axes of what the norms of queries and keys get; None where there are none.
+        query_key_norm: the axes of what the norms of queries and keys get; None where there are none. ``each head``: as
+            ``head pos``, and each head has a norm of its own, of torch's.
         norms_in_turn: whether queries are normalised before keys are projected.
         clipped: the attention's attribute that has by what queries, keys and values are clipped, in place; ``config.…``
             is the configuration's. None where they never are.
@@ -37,7 +41,7 @@ class Attention:
 
     rotary: bool
     qkv_layout: str | None = None
-    query_key_norm: Literal["pos head", "head pos", "joined"] | None = None
+    query_key_norm: Literal["pos head", "head pos", "joined", "each head"] | None = None
     norms_in_turn: bool = False
     clipped: str | None = None
     head_size: str = "head_dim"
@@ -60,7 +64,9 @@ class Block:
         norms: where ``ln1`` and ``ln2`` stand: before attention and MLP, or after them.
         parallel: whether attention and MLP read the same residual stream; such blocks have no ``hook_resid_mid``. A
             configuration field that tells so, where models of the family differ.
-        shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does.
+        shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does. Then
+            ``ln2`` is the same module as ``ln1``; or, where models of the family differ, an optional part, and those
+            that lack it share ``ln1``.
     """
 
     norms: Literal["before", "after"] = "before"
