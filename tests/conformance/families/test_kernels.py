@@ -50,7 +50,8 @@ def names(*layers: int) -> list[str]:
 
 
 INPUTS: dict[str, Any] = {
-    "long": lambda: (make_tokens(pos=LONG), None),
+    "no mask": lambda: (make_tokens(pos=LONG), None),
+    "all visible": lambda: (make_tokens(pos=LONG), torch.ones_like(make_tokens(pos=LONG))),
     "left padding": lambda: (make_tokens(pos=LONG), left_padding(pos=LONG)),
 }
 
@@ -90,6 +91,8 @@ def test_patterns_are_those_of_the_eager_model(case: Case, given: Any) -> None:
     if case.attention == "flash_attention_2" and any(form.windows) and capabilities.window_reach(3) != 2:
         pytest.skip("this release's windows are one key wider under flash attention")
     tokens, mask = given()
+    if case.attention == "flex_attention" and mask is None:
+        pytest.skip("not every release's flex attention is causal without a mask")
     caches = []
     for model in (build(case), make_model(Case(case.kind), **agrees_with_eager(case, form)).requires_grad_(False)):
         with mishformer_lens.instrument(model).caching(names(*range(N_LAYERS))) as cache:
@@ -175,21 +178,16 @@ def test_a_second_chunk_with_a_cache(case: Case) -> None:
 @LOOKING
 @pytest.mark.parametrize("case", FUSED)
 def test_generating_under_a_hooked_pattern(case: Case) -> None:
-    outputs = []
-    for looks in ([], names(1)):
-        model = build(case)
-        with mishformer_lens.instrument(model) as instrumentation, instrumentation.caching(looks):
-            outputs.append(
-                model.generate(
-                    make_tokens(),
-                    attention_mask=left_padding(),
-                    max_new_tokens=6,
-                    do_sample=False,
-                    pad_token_id=0,
-                    return_dict_in_generate=True,
-                    output_scores=True,
-                )
-            )
-    assert torch.equal(outputs[1].sequences, outputs[0].sequences)
-    for found, expected in zip(outputs[1].scores, outputs[0].scores, strict=True):
-        assert_close(found, expected, "scores", **CLOSE)
+    arguments = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    arguments |= {"return_dict_in_generate": True, "output_scores": True, "attention_mask": left_padding()}
+    try:
+        expected = build(case).generate(make_tokens(), **arguments)
+    except ValueError as error:
+        assert case.attention == "flex_attention"
+        pytest.skip(f"this release's own flex attention does not generate: {error}")
+    model = build(case)
+    with mishformer_lens.instrument(model).caching(names(1)):
+        found = model.generate(make_tokens(), **arguments)
+    assert torch.equal(found.sequences, expected.sequences)
+    for one, other in zip(found.scores, expected.scores, strict=True):
+        assert_close(one, other, "scores", **CLOSE)
