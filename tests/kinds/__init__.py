@@ -7,6 +7,7 @@ points is written down in `tests/conformance/families/contract.py`, independent 
 import dataclasses
 import functools
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -82,6 +83,13 @@ MODULES = {
 def names(prefix: str) -> dict[str, str]:
     """What the classes of a family are called as a rule."""
     return {"config": f"{prefix}Config", "base": f"{prefix}Model", "causal": f"{prefix}ForCausalLM"}
+
+
+def windows(family: str, base: str, *sizes: int | None) -> tuple[int | None, ...]:
+    """The windows of a family's layers: in older releases of some families only flash attention knows of them."""
+    module = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+    known = "sliding_window" in inspect.getsource(vars(module)[base])
+    return sizes if known else (None,) * len(sizes)
 
 
 @functools.cache

@@ -9,8 +9,7 @@ RMS_NORM: Edits = {
     "RMSNorm.forward": [
         (
             "hidden_states * torch.rsqrt(variance + self.variance_epsilon)",
-            "self.norm_hooks.normalized("
-            "self.norm_hooks.divided(hidden_states, variance + self.variance_epsilon))",
+            "self.norm_hooks.normalized(self.norm_hooks.divided(hidden_states, variance + self.variance_epsilon))",
         ),
     ],
 }
@@ -61,8 +60,18 @@ GATED_MLP: Edits = {
     "MLP.forward": [
         (
             "self.act_fn(self.gate_proj(x)) * self.up_proj(x)",
-            "self.hook_post("
-            "self.act_fn(self.hook_pre(self.gate_proj(x))) * self.hook_pre_linear(self.up_proj(x)))",
+            "self.hook_post(self.act_fn(self.hook_pre(self.gate_proj(x))) * self.hook_pre_linear(self.up_proj(x)))",
+        ),
+    ],
+}
+
+# As above, in older releases of some families.
+GATED_MLP_OF_ONE_STATE: Edits = {
+    "MLP.forward": [
+        (
+            "self.act_fn(self.gate_proj(hidden_state)) * self.up_proj(hidden_state)",
+            "self.hook_post(self.act_fn(self.hook_pre(self.gate_proj(hidden_state))) "
+            "* self.hook_pre_linear(self.up_proj(hidden_state)))",
         ),
     ],
 }

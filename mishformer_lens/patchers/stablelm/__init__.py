@@ -2,7 +2,7 @@
 
 from mishformer_lens.engine import Edit
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like import attention_classes, forms
 from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
 
 FAMILY = Family(
@@ -29,7 +29,6 @@ FAMILY = Family(
     # Parallel blocks have no second norm.
     block=Block(parallel="use_parallel_residual", shared_norm=True),
     optional=("attn.q_norm", "attn.k_norm", "ln2"),
-    first_release="5.0",
     template="llama_like",
     prefix="StableLm",
     forms={
@@ -73,4 +72,5 @@ FAMILY = Family(
         ],
         **forms.EMBEDDING,
     },
+    class_forms={**attention_classes.PATTERN_DTYPE_FIRST, **forms.GATED_MLP_OF_ONE_STATE},
 )
