@@ -28,6 +28,7 @@ class HookedLayerNorm(nn.LayerNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name for it
         inherited: Any = super().forward
+        output: torch.Tensor
         if not self.hook_scale.is_active():
             output = inherited(input)
         elif inherited.__func__ is nn.LayerNorm.forward:
@@ -36,9 +37,9 @@ class HookedLayerNorm(nn.LayerNorm):
             output = self._with_scale(input, output, inverse)
         else:
             output = self._with_scale(input, inherited(input), None)
-        if not self.hook_normalized.listening:
-            return output
-        return self.hook_normalized.heads_first(output) if self.heads_first else self.hook_normalized(output)
+        if self.hook_normalized.listening:
+            output = self.hook_normalized.heads_first(output) if self.heads_first else self.hook_normalized(output)
+        return output
 
     def _with_scale(self, activation: torch.Tensor, output: torch.Tensor, inverse: torch.Tensor | None) -> torch.Tensor:
         """The output as the hooks on the scale leave it: bit by bit the same where they leave the scale."""
@@ -102,7 +103,8 @@ class NormHooks:
     """``hook_scale`` and ``hook_normalized`` of a norm whose own class is patched.
 
     Args:
-        heads_first: whether the norm gets ``[batch, head_index, pos, d_head]``, which hooks see with the positions first.
+        heads_first: whether the norm gets ``[batch, head_index, pos, d_head]``, which hooks see with the positions
+            first.
     """
 
     def __init__(self, hook_scale: HookPoint, hook_normalized: HookPoint, heads_first: bool) -> None:

@@ -59,8 +59,9 @@ class Block:
         norms: where ``ln1`` and ``ln2`` stand: before attention and MLP, or after them.
         parallel: whether attention and MLP read the same residual stream; such blocks have no ``hook_resid_mid``. A
             configuration field that tells so, where models of the family differ.
-        shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does. Where
-            models of the family differ, ``ln2`` is an optional part, and those that lack it share ``ln1``.
+        shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does. Then
+            ``ln2`` is the same module as ``ln1``; or, where models of the family differ, an optional part, and those
+            that lack it share ``ln1``.
     """
 
     norms: Literal["before", "after"] = "before"
