@@ -30,6 +30,9 @@ class Attention:
             where each has its own.
         query_key_norm: the axes of what the norms of queries and keys get; None where there are none. ``each head``: as
             ``head pos``, and each head has a norm of its own, of torch's.
+        norms_in_turn: whether queries are normalised before keys are projected.
+        clipped: the attention's attribute that has by what queries, keys and values are clipped, in place; ``config.…``
+            is the configuration's. None where they never are.
         head_size: the attention's attribute that has the width of a head.
         n_heads: the attention's attribute that has the number of heads; ``config.…`` is the configuration's. None where
             it has none in some releases, and as many as the model's width has room for.
@@ -39,6 +42,8 @@ class Attention:
     rotary: bool
     qkv_layout: str | None = None
     query_key_norm: Literal["pos head", "head pos", "joined", "each head"] | None = None
+    norms_in_turn: bool = False
+    clipped: str | None = None
     head_size: str = "head_dim"
     n_heads: str | None = None
     n_key_value_heads: str | None = None
