@@ -125,13 +125,6 @@ def names(prefix: str) -> dict[str, str]:
     return {"config": f"{prefix}Config", "base": f"{prefix}Model", "causal": f"{prefix}ForCausalLM"}
 
 
-def windows(family: str, base: str, *sizes: int | None) -> tuple[int | None, ...]:
-    """The windows of a family's layers: in older releases of some families only flash attention knows of them."""
-    module = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
-    known = "sliding_window" in inspect.getsource(vars(module)[base])
-    return sizes if known else (None,) * len(sizes)
-
-
 @functools.cache
 def kinds() -> dict[str, Kind]:
     """Every kind, by name."""

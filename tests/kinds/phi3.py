@@ -30,7 +30,7 @@ KINDS = {
         "phi3",
         names("Phi3"),
         {**FIELDS, **PARTIAL, "sliding_window": 5, "tie_word_embeddings": True},
-        windows=windows("phi3", "Phi3Model", 5, 5),
+        windows=windows("phi3", (5, 5)),
         rotated=(4, 4) if PARTIAL else (8, 8),
         modules=MODULES,
     ),

@@ -16,7 +16,7 @@ KINDS = {
         },
         gated=False,
         norm="layer",
-        windows=windows("starcoder2", "Starcoder2Model", 4, 4),
+        windows=windows("starcoder2", (4, 4)),
         modules={
             **{role: path for role, path in MODULES.items() if role not in ("gate", "up")},
             "in": "mlp.c_fc",
