@@ -68,6 +68,8 @@ class Family:
         template: the folder of the template whose variants it follows; those in its own folder take precedence.
         prefix: what the names of its classes begin with in its source, for the template.
         forms: for the template, what stands in its source: edits by member, without the prefix.
+        class_forms: likewise what takes the place of some of them in releases with an attention class per kernel, and
+            what else the template asks of those.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Family:
     template: str | None = None
     prefix: str = ""
     forms: Edits = dataclasses.field(default_factory=dict, repr=False)
+    class_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def module_name(self) -> str:

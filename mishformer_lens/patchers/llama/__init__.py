@@ -16,7 +16,6 @@ FAMILY = Family(
         n_key_value_heads="config.num_key_value_heads",
     ),
     mlp=MLP(gated=True),
-    first_release="4.48",
     template="llama_like",
     prefix="Llama",
     forms=forms.LLAMA,
