@@ -11,7 +11,7 @@ from typing import Any
 from mishformer_lens.engine import Edits
 from mishformer_lens.patchers import contract
 from mishformer_lens.patchers.contract import HookSpec
-from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
+from mishformer_lens.patchers.parts import MLP, Attention, Block, DropIn, Norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +68,7 @@ class Family:
         template: the folder of the template whose variants it follows; those in its own folder take precedence.
         prefix: what the names of its classes begin with in its source, for the template.
         forms: for the template, what stands in its source: edits by member, without the prefix.
+        drop_in: what the drop-in ``HookedTransformer`` needs to know. None: it refuses the family.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Family:
     template: str | None = None
     prefix: str = ""
     forms: Edits = dataclasses.field(default_factory=dict, repr=False)
+    drop_in: DropIn | None = dataclasses.field(default=None, repr=False)
 
     @property
     def module_name(self) -> str:
