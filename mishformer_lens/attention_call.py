@@ -48,3 +48,19 @@ class AttentionCall(HookGroup):
         key = self.hook_rot_k.heads_first(key, copy=True)
         output, weights = self.scores.choose(interface, eager)(module, query, key, *arguments, **others)
         return self.hook_z(output), weights
+
+    def around_flash(self, kernel: Kernel, rotated: bool = False) -> Kernel:
+        """As :meth:`around`, for transformers' ``_flash_attention_forward``, which gets ``[batch, pos, head_index, d_head]``.
+
+        Args:
+            rotated: whether the hooks on rotated queries and keys were called before.
+        """
+        return functools.partial(self._call_flash, kernel, rotated) if self.listening else kernel
+
+    def _call_flash(
+        self, kernel: Kernel, rotated: bool, query: torch.Tensor, key: torch.Tensor, *arguments: Any, **others: Any
+    ) -> torch.Tensor:
+        if not rotated:
+            query = self.hook_rot_q(query)
+            key = self.hook_rot_k.heads_first(key.transpose(1, 2), copy=True).transpose(1, 2)
+        return self.hook_z(self.scores.flash(kernel)(query, key, *arguments, **others))

@@ -22,7 +22,7 @@ Kernel = Callable[..., Any]
 # Arguments of transformers' attention functions that change what is attended to, and are not computed here.
 _NOT_COMPUTED = (
     "block_table",
-    "cu_seq_lens_k",
+    "cu_seq_lens_k",  # but by like_flash
     "cu_seq_lens_q",
     "cu_seqlens_k",
     "cu_seqlens_q",
@@ -109,20 +109,33 @@ class AttentionScores(HookGroup):
         sliding_window: int | None = None,
         use_top_left_mask: bool = False,
         softcap: float | None = None,
+        cu_seq_lens_q: torch.Tensor | None = None,
+        cu_seq_lens_k: torch.Tensor | None = None,
+        max_length_q: int | None = None,
+        max_length_k: int | None = None,
         **others: Any,
     ) -> torch.Tensor:
         """What transformers' ``_flash_attention_forward`` gives, on ``[batch, pos, head_index, d_head]``.
 
         Its causal mask is aligned at the lower right, and a padding mask ``[batch, key_pos]`` hides queries too.
+        Without one, it cuts all rows, put one after another, into texts of the given lengths.
+
+        Raises:
+            AttentionKernelError: it is told something that is not computed here, as a text that lies in two rows.
         """
-        _refuse(others)
         query, key, value = (each.transpose(1, 2) for each in (query, key, value))
-        keys = key.shape[-2]
-        offset = 0 if use_top_left_mask else keys - query_length
-        distance = _distance(query, key, offset)
-        allowed = None
+        keys, allowed = key.shape[-2], None
+        known = max_length_q is not None and max_length_k is not None
+        if attention_mask is None and known and cu_seq_lens_q is not None and cu_seq_lens_k is not None:
+            allowed, distance = _packed(query, key, cu_seq_lens_q, cu_seq_lens_k, use_top_left_mask)
+            position_ids = None  # the lengths count
+        else:
+            if attention_mask is None:
+                others |= {"cu_seq_lens_q": cu_seq_lens_q, "cu_seq_lens_k": cu_seq_lens_k}
+            distance = _distance(query, key, 0 if use_top_left_mask else keys - query_length)
+        _refuse(others)
         if is_causal and not (use_top_left_mask and query_length == 1):
-            allowed = distance >= 0
+            allowed = distance >= 0 if allowed is None else allowed & (distance >= 0)
         if sliding_window is not None and keys > sliding_window:
             near = distance.abs() <= _reach(sliding_window)
             allowed = near if allowed is None else allowed & near
@@ -218,7 +231,6 @@ def _by_interface(
     No weights come with it, as none come from a kernel.
     """
     name, function = str(module.config._attn_implementation), _function(interface)
-    _refuse(others)
     if name.startswith("flash_attention") or function.__module__ == "transformers.integrations.flash_attention":
         causal = module.is_causal if is_causal is None or not _reads_is_causal(function) else is_causal
         output = scores.like_flash(
@@ -233,8 +245,10 @@ def _by_interface(
             softmax_scale=scaling,
             sliding_window=sliding_window,
             softcap=softcap,
+            **others,
         )
         return output, None
+    _refuse(others)
     if name == "sdpa" and _is_own(function):
         causal = is_causal
         if causal is None:
@@ -298,6 +312,42 @@ def _distance(query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tens
 
 def _triangle(query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
     return _distance(query, key, offset) >= 0
+
+
+def _packed(
+    query: torch.Tensor, key: torch.Tensor, query_ends: torch.Tensor, key_ends: torch.Tensor, top_left: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """For texts of given lengths in rows put one after another: whether key and query are of one text, and how far
+    before its query each key lies. Both are ``[batch, 1, query_pos, key_pos]``.
+
+    Args:
+        query_ends, key_ends: where texts end, counted over all rows; a zero comes first.
+        top_left: whether the first query stands at the first key of its text; else the last one at the last.
+
+    Raises:
+        AttentionKernelError: queries see keys of another row.
+    """
+    (batch, _, queries, _), keys = query.shape, key.shape[-2]
+    query_ends, key_ends = (each.to(query.device, torch.int64) for each in (query_ends, key_ends))
+    of_query, of_key = (
+        torch.bucketize(torch.arange(batch * number, device=query.device), ends[1:], right=True)
+        for number, ends in ((queries, query_ends), (keys, key_ends))
+    )
+    texts = query_ends.numel() - 1
+    same = (of_query[:, None] == of_key) & (of_key < texts)
+    by_row = same.view(batch, queries, batch, keys).transpose(1, 2)
+    if by_row[~torch.eye(batch, dtype=torch.bool, device=query.device)].any():
+        raise AttentionKernelError(
+            "hook_attn_scores or hook_pattern has a hook, and the attention kernel is called with lengths of texts "
+            "(cu_seq_lens_q, cu_seq_lens_k) by which a text lies in two rows of the batch, which scores "
+            "[batch, head_index, query_pos, key_pos] have no room for. Take the hook off, or give the model one row."
+        )
+    lengths = key_ends.diff() - query_ends.diff()
+    begins = key_ends[:-1] - query_ends[:-1] + (torch.zeros_like(lengths) if top_left else lengths)
+    begins = torch.cat([begins, begins.new_zeros(1)])  # what lies beyond the last text sees nothing
+    places = torch.arange(batch * queries, device=query.device) + begins[of_query]
+    distance = places.view(batch, queries, 1) - torch.arange(batch * keys, device=query.device).view(batch, 1, keys)
+    return torch.diagonal(by_row).movedim(-1, 0)[:, None], distance[:, None]
 
 
 def _refuse(arguments: Mapping[str, Any]) -> None:

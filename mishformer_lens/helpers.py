@@ -9,6 +9,7 @@ from mishformer_lens.lending import Place
 from mishformer_lens.norms import NormHooks
 from mishformer_lens.on_demand import AttentionInputs, HeadResults
 from mishformer_lens.patchers import Family
+from mishformer_lens.shared_norm import SharedNorm
 
 Points = Mapping[str, HookPoint]
 """The hook points of a block, by their names in it."""
@@ -32,16 +33,26 @@ def helpers_of_block(points: Points, family: Family, place: Callable[[str], Plac
     if family.template is not None:
         in_attention["attention_call"] = AttentionCall(points, scores)
     norms = [name.removesuffix(".hook_scale") for name in points if name.endswith(".hook_scale")]
+    in_block: dict[str, object] = {"attention_inputs": inputs}
+    if family.block.shared_norm:
+        in_block["shared_norm"] = _shared_norm(points, inputs, family)
     return {
-        "": {"attention_inputs": inputs},
+        "": in_block,
         "attn": in_attention,
         **{part: helpers_of_norm(points, part, family) for part in norms},
     }
 
 
+def _shared_norm(points: Points, inputs: AttentionInputs, family: Family) -> SharedNorm:
+    hooks = "hook_scale", "hook_normalized"
+    of_attention = *inputs.hooks, *(points[f"ln1.{hook}"] for hook in hooks)
+    of_mlp = {hook: points[f"ln2.{hook}"] for hook in hooks} | helpers_of_norm(points, "ln2", family)
+    return SharedNorm(points["hook_mlp_in"], of_attention, of_mlp)
+
+
 def helpers_of_norm(points: Points, part: str, family: Family) -> dict[str, object]:
     """The helpers of the norm that is called ``part``: name to helper."""
-    if not family.norm.own:
-        return {}
-    heads_first = part.startswith("attn.") and family.attention.query_key_norm == "head pos"
+    heads_first = part.startswith("attn.") and family.attention.query_key_norm in ("head pos", "each head")
+    if family.has_torch_norm(part):
+        return {"heads_first": True} if heads_first else {}
     return {"norm_hooks": NormHooks(points[f"{part}.hook_scale"], points[f"{part}.hook_normalized"], heads_first)}

@@ -62,7 +62,8 @@ class HookPoints(Mapping[str, HookPoint]):
     def _make(self, name: str) -> HookPoint:
         spec = self._names()[name]
         layer = int(name.split(".", 2)[1]) if name.startswith("blocks.") else None
-        parts = [spec.part, *([] if spec.taken_by is None else [spec.taken_by])]
+        missing = frozenset[str]() if layer is None else self._instrumentation.absent()[layer]
+        parts = self._instrumentation.family.places_of(spec, missing)
         point = HookPoint()
         point.name = name
         point.belong(*(self._instrumentation.place(layer, part) for part in parts))
@@ -81,7 +82,7 @@ def _names(family: Family, absent: Absent) -> dict[str, HookSpec]:
             f"blocks.{layer}.{spec.name}": spec
             for layer, missing in enumerate(absent)
             for spec in family.block_hooks
-            if spec.name not in missing and spec.part not in missing
+            if family.has(spec, missing)
         },
         **{spec.name: spec for spec in family.final_hooks},
     }
@@ -154,10 +155,13 @@ class Instrumentation:
             missing.add("hook_resid_mid")
         if family.attention.n_key_value_heads and config.num_key_value_heads != config.num_attention_heads:
             missing.add("hook_attn_in")
-        return tuple(
-            frozenset(missing | {part for part in family.optional if self._part(block, part) is None})
+        lacking = tuple(
+            {part for part in family.optional if self._part(block, part) is None}
             for block in self.blocks._modules.values()
         )
+        if family.components.get("ln2") == family.components.get("ln1"):
+            missing.add("ln2")
+        return tuple(frozenset(missing | parts) for parts in lacking)
 
     def _part(self, block: nn.Module | None, part: str) -> nn.Module | None:
         for name in self.family.components[part].split("."):

@@ -1,5 +1,7 @@
 """Hook points in norms: the scale that a norm divides by, and what comes out of it."""
 
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -7,7 +9,6 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from mishformer_lens.hooks import HookPoint
-
 
 _PRECISE = (torch.float32, torch.float64)
 
@@ -17,11 +18,13 @@ class HookedLayerNorm(nn.LayerNorm):
 
     ``hook_scale`` ``[..., 1]`` is the divisor ``sqrt(variance + eps)``; an edit of it acts on ``(x - mean) / scale``,
     before gain and bias. ``hook_normalized`` ``[..., d_model]`` is the output, after gain and bias, as in
-    TransformerLens 2.x.
+    TransformerLens 2.x. With ``heads_first`` the norm gets ``[batch, head_index, pos, d_head]``, which hooks see with
+    the positions first.
     """
 
     hook_scale: HookPoint
     hook_normalized: HookPoint
+    heads_first = False
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name for it
         inherited: Any = super().forward
@@ -33,29 +36,56 @@ class HookedLayerNorm(nn.LayerNorm):
             output = self._with_scale(input, output, inverse)
         else:
             output = self._with_scale(input, inherited(input), None)
-        return self.hook_normalized(output) if self.hook_normalized.listening else output
+        if not self.hook_normalized.listening:
+            return output
+        return self.hook_normalized.heads_first(output) if self.heads_first else self.hook_normalized(output)
 
     def _with_scale(self, activation: torch.Tensor, output: torch.Tensor, inverse: torch.Tensor | None) -> torch.Tensor:
         """The output as the hooks on the scale leave it: bit by bit the same where they leave the scale."""
         # TransformerLens, too, computes the scale in float32 at least.
         x = activation if activation.dtype in _PRECISE else activation.float()
-        if inverse is None or inverse.dtype not in _PRECISE:
-            inverse = torch.native_layer_norm(x, self.normalized_shape, None, None, self.eps)[2]
-        scale = inverse.reciprocal()
-        if _may_be_differentiated():
-            # The kernel has no gradient for it.
-            variance = torch.var(x, -1, correction=0, keepdim=True)
-            scale = _value_with_gradient(scale, (variance + self.eps).sqrt())
-        edited = self.hook_scale.changed(scale)
-        if edited is None:
-            return output
-        normalized = (x - x.mean(-1, keepdim=True)) / edited
-        if self.weight is not None:
-            normalized = normalized * self.weight
-        if self.bias is not None:
-            normalized = normalized + self.bias
-        normalized = normalized.to(output.dtype)
-        return torch.where(edited == scale, _value_with_gradient(output, normalized), normalized)
+        precise = None if inverse is None or inverse.dtype not in _PRECISE else inverse
+        scale = _layer_norm_scale(x, self.eps, precise)
+        edited = _edited_scale(self.hook_scale, scale, self.heads_first)
+        return output if edited is None else _rescaled(x, output, scale, edited, self.weight, self.bias)
+
+
+def _layer_norm_scale(x: torch.Tensor, eps: float, inverse: torch.Tensor | None) -> torch.Tensor:
+    """What a layer norm divides ``x`` by, of ``[..., 1]``; ``inverse``: as the kernel has it at hand."""
+    if inverse is None:
+        inverse = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)[2]
+    scale = inverse.reciprocal()
+    if not _may_be_differentiated():
+        return scale
+    # The kernel has no gradient for it.
+    variance = torch.var(x, -1, correction=0, keepdim=True)
+    return _value_with_gradient(scale, (variance + eps).sqrt())
+
+
+def _rescaled(
+    x: torch.Tensor,
+    output: torch.Tensor,
+    scale: torch.Tensor,
+    edited: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """A layer norm's ``output`` with another scale: bit by bit the same where that is the same."""
+    normalized = (x - x.mean(-1, keepdim=True)) / edited
+    if weight is not None:
+        normalized = normalized * weight
+    if bias is not None:
+        normalized = normalized + bias
+    normalized = normalized.to(output.dtype)
+    return torch.where(edited == scale, _value_with_gradient(output, normalized), normalized)
+
+
+def _edited_scale(hook_scale: HookPoint, scale: torch.Tensor, heads_first: bool) -> torch.Tensor | None:
+    """The scale as hooks leave it; see :meth:`HookPoint.changed`."""
+    if not heads_first:
+        return hook_scale.changed(scale)
+    edited = hook_scale.changed(scale.transpose(1, 2))
+    return None if edited is None else edited.transpose(1, 2)
 
 
 def _may_be_differentiated() -> bool:
@@ -86,10 +116,9 @@ class NormHooks:
         if not self.hook_scale.is_active():
             return output
         scale = squared_scale.sqrt()
-        edited = self.hook_scale.changed(scale.transpose(1, 2) if self.heads_first else scale)
+        edited = _edited_scale(self.hook_scale, scale, self.heads_first)
         if edited is None:
             return output
-        edited = edited.transpose(1, 2) if self.heads_first else edited
         # Bit by bit the same where hooks leave the scale.
         divided = activation / edited
         return torch.where(edited == scale, _value_with_gradient(output, divided), divided)
@@ -99,3 +128,32 @@ class NormHooks:
         if self.heads_first:
             return self.hook_normalized.heads_first(activation)
         return self.hook_normalized(activation)
+
+    def of_each_head(
+        self, join: Callable[..., torch.Tensor], norms: Iterable[nn.LayerNorm], activation: torch.Tensor
+    ) -> Callable[..., torch.Tensor]:
+        """``join``, with hooks on what comes of it, where each head of ``activation`` has one of ``norms`` to itself.
+
+        Args:
+            join: puts together what the norms give, as ``[batch, head_index, pos, d_head]``.
+            norms: of equal epsilons, and without biases.
+        """
+        return functools.partial(self._joined, join, tuple(norms), activation)
+
+    def _joined(
+        self,
+        join: Callable[..., torch.Tensor],
+        norms: tuple[nn.LayerNorm, ...],
+        activation: torch.Tensor,
+        outputs: list[torch.Tensor],
+        **arguments: Any,
+    ) -> torch.Tensor:
+        output = join(outputs, **arguments)
+        if self.hook_scale.is_active():
+            x = activation if activation.dtype in _PRECISE else activation.float()
+            scale = _layer_norm_scale(x, norms[0].eps, None)
+            edited = _edited_scale(self.hook_scale, scale, self.heads_first)
+            if edited is not None:
+                gains = torch.stack([norm.weight for norm in norms]).unsqueeze(1)
+                output = _rescaled(x, output, scale, edited, gains, None)
+        return self.normalized(output)

@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from mishformer_lens.errors import HeadResultsError
 from mishformer_lens.hooks import HookGroup, HookPoint
 from mishformer_lens.patchers import Family
+from mishformer_lens.patchers.parts import PART_BY_PART
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
@@ -217,7 +218,7 @@ class AttentionInputs(HookGroup):
     def project(self, projection: nn.Module, normalized: torch.Tensor) -> torch.Tensor:
         """``projection(normalized)``; where hooks may edit, from what :meth:`normalize` kept.
 
-        Either way ``[batch, pos, 3 * head_index * d_head]``.
+        Either way all heads' queries, keys and values, as the projection lays them out: ``[batch, pos, …]``.
 
         Raises:
             HeadResultsError: the projection gives something else than heads' queries, keys and values.
@@ -233,15 +234,21 @@ class AttentionInputs(HookGroup):
         for index, each in enumerate(inputs):
             outputs.append(outputs[0] if index and each is inputs[0] else projection(each))
         parts = [self._part(each, part) for part, each in enumerate(outputs)]
-        stacked = torch.stack(parts)
         layout = self.family.attention.qkv_layout
+        if layout == PART_BY_PART:
+            return torch.cat([part.flatten(-2) for part in parts], -1)
+        stacked = torch.stack(parts)
         return einops.rearrange(stacked, f"part batch pos head d_head -> batch pos ({layout})")
 
     def _part(self, projected: torch.Tensor, part: int) -> torch.Tensor:
         """Query, key or value ``[batch, pos, head_index, d_head]``, each head from its own input."""
-        heads, width = projected.shape[-2], 3 * projected.shape[-2] * head_size(self.attention, self.family)
-        if projected.shape[-1] != width:
-            raise self._odd_width(projected, width)
+        heads, d_head = projected.shape[-2], head_size(self.attention, self.family)
+        widths = [number * d_head for number in number_of_heads(self.attention, self.family)]
+        if projected.shape[-1] != sum(widths):
+            raise self._odd_width(projected, sum(widths))
+        if self.family.attention.qkv_layout == PART_BY_PART:
+            # Not einops: keys and values may have fewer heads than queries.
+            return self._own_heads(projected.split(widths, -1)[part])
         split = einops.rearrange(
             projected,
             f"batch pos input ({self.family.attention.qkv_layout}) -> part batch pos input head d_head",

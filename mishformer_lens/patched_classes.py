@@ -176,7 +176,7 @@ def refuse_foreign(family: Family, variant: Variant, source: Source, place: Plac
 
 def _is_layer_norm(family: Family, place: Place) -> bool:
     """Whether torch's layer norm is expected at ``place``."""
-    return not family.norm.own and place.part.startswith("ln")
+    return family.has_torch_norm(place.part)
 
 
 @functools.lru_cache(maxsize=256)

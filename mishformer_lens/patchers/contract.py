@@ -50,6 +50,7 @@ _QUERY_KEY_NORM = {
     "pos head": ("batch pos {heads} 1", "batch pos {heads} d_head"),
     "head pos": ("batch pos {heads} 1", "batch pos {heads} d_head"),
     "joined": (SCALE, "batch pos {heads}*d_head"),
+    "each head": ("batch pos {heads} 1", "batch pos {heads} d_head"),
 }
 
 

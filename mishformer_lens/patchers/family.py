@@ -68,6 +68,7 @@ class Family:
         template: the folder of the template whose variants it follows; those in its own folder take precedence.
         prefix: what the names of its classes begin with in its source, for the template.
         forms: for the template, what stands in its source: edits by member, without the prefix.
+        class_forms: likewise what stands in the place of some of them in releases with an attention class per kernel.
         drop_in: what the drop-in ``HookedTransformer`` needs to know. None: it refuses the family.
     """
 
@@ -84,6 +85,7 @@ class Family:
     template: str | None = None
     prefix: str = ""
     forms: Edits = dataclasses.field(default_factory=dict, repr=False)
+    class_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     drop_in: DropIn | None = dataclasses.field(default=None, repr=False)
 
     @property
@@ -114,8 +116,25 @@ class Family:
     @functools.cached_property
     def block_parts(self) -> tuple[str, ...]:
         """TransformerLens's names of the parts that a block may have."""
-        shared = {"ln2"} if self.block.shared_norm else set()
-        return tuple(part for part in self.components if part not in {"blocks", "ln_final", *shared})
+        return tuple(part for part in self.components if part not in {"blocks", "ln_final"})
+
+    def has(self, spec: HookSpec, missing: frozenset[str]) -> bool:
+        """Whether a block that lacks ``missing`` has a hook point: parts, and names of hook points."""
+        there = spec.part not in missing or (self.block.shared_norm and spec.part == "ln2")
+        return there and spec.name not in missing
+
+    def places_of(self, spec: HookSpec, missing: frozenset[str]) -> tuple[str, ...]:
+        """The parts of a block that lacks ``missing`` in whose patched code a hook point is."""
+        if spec.part in missing:
+            # The block asks the norm that it shares with attention.
+            return "", "ln1"
+        return spec.part, *([] if spec.taken_by is None else [spec.taken_by])
+
+    def has_torch_norm(self, part: str) -> bool:
+        """Whether a part is one of torch's layer norms, rather than a norm of a class of the family's own."""
+        of_heads = part.startswith("attn.")
+        own = self.norm.own or (of_heads and self.attention.query_key_norm == "each head")
+        return (of_heads or part.startswith("ln")) and not own
 
     @functools.cached_property
     def variants(self) -> tuple[Variant, ...]:

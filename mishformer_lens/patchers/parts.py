@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+PART_BY_PART = "part head d_head"
+"""The layout of a projection that gives all queries, then all keys, then all values: these may have fewer heads."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
@@ -26,7 +29,8 @@ class Attention:
         rotary: whether queries and keys are rotated by their positions.
         qkv_layout: the order of the outputs of one projection for queries, keys and values, as an einops axis. None
             where each has its own.
-        query_key_norm: the axes of what the norms of queries and keys get; None where there are none.
+        query_key_norm: the axes of what the norms of queries and keys get; None where there are none. ``each head``: as
+            ``head pos``, and each head has a norm of its own, of torch's.
         head_size: the attention's attribute that has the width of a head.
         n_heads: the attention's attribute that has the number of heads; ``config.…`` is the configuration's. None where
             it has none in some releases, and as many as the model's width has room for.
@@ -35,7 +39,7 @@ class Attention:
 
     rotary: bool
     qkv_layout: str | None = None
-    query_key_norm: Literal["pos head", "head pos", "joined"] | None = None
+    query_key_norm: Literal["pos head", "head pos", "joined", "each head"] | None = None
     head_size: str = "head_dim"
     n_heads: str | None = None
     n_key_value_heads: str | None = None
@@ -56,7 +60,8 @@ class Block:
         norms: where ``ln1`` and ``ln2`` stand: before attention and MLP, or after them.
         parallel: whether attention and MLP read the same residual stream; such blocks have no ``hook_resid_mid``. A
             configuration field that tells so, where models of the family differ.
-        shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does.
+        shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does. Where
+            models of the family differ, ``ln2`` is an optional part, and those that lack it share ``ln1``.
     """
 
     norms: Literal["before", "after"] = "before"

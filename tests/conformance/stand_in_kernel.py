@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tests import capabilities
+from tests.kinds import kinds
 from tests.models import HEADS, Case, make_model
 
 calls: list[str] = []
@@ -23,21 +24,60 @@ def attend(
     *,
     causal: bool = True,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    cu_seq_lens_k: torch.Tensor | None = None,
     **_: Any,
 ) -> torch.Tensor:
-    """Attention on ``[batch, head_index, pos, d_head]``; a padded position, or one that may see nothing, gets zeros."""
+    """Attention on ``[batch, head_index, pos, d_head]``; a padded position, or one that may see nothing, gets zeros.
+
+    Keys and values may have fewer heads. Without a mask, texts of given lengths lie one after another in all rows.
+    """
     calls.append("called")
+    groups = query.shape[1] // key.shape[1]
+    key, value = (each.repeat_interleave(groups, 1) for each in (key, value))
+    reach = None
+    if sliding_window is not None and key.shape[-2] > sliding_window:
+        reach = capabilities.window_reach(sliding_window)
+    scaling = scaling or query.shape[-1] ** -0.5
+    if mask is None and cu_seq_lens_q is not None and cu_seq_lens_k is not None:
+        rows = [each.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None] for each in (query, key, value)]
+        texts = [
+            _one(*(row[:, :, slice(*ends)] for row, ends in zip(rows, each, strict=True)), None, scaling, causal, reach, softcap)
+            for each in zip(*(_spans(ends) for ends in (cu_seq_lens_q, cu_seq_lens_k, cu_seq_lens_k)), strict=True)
+        ]
+        joined = torch.cat(texts, 2)[0].transpose(0, 1)
+        return joined.unflatten(0, (query.shape[0], -1)).transpose(1, 2)
+    return _one(query, key, value, mask, scaling, causal, reach, softcap)
+
+
+def _spans(ends: torch.Tensor) -> list[tuple[int, int]]:
+    return list(zip(ends.tolist()[:-1], ends.tolist()[1:], strict=True))
+
+
+def _one(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    causal: bool,
+    reach: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
     queries, keys = query.shape[-2], key.shape[-2]
     places = torch.arange(keys - queries, keys, device=query.device)[:, None]
     others = torch.arange(keys, device=query.device)
     allowed = (places >= others) if causal else torch.ones_like(places >= others)
-    if sliding_window is not None:
-        allowed = allowed & ((places - others).abs() < sliding_window)
+    if reach is not None:
+        allowed = allowed & ((places - others).abs() <= reach)
     if mask is not None:
         assert mask.dim() == 2, "flash attention takes a padding mask"
         real = mask[:, -keys:].bool()
         allowed = allowed & real[:, None, None, :] & real[:, None, -queries:, None]
-    scores = (query.float() @ key.float().transpose(-1, -2)) * (scaling or query.shape[-1] ** -0.5)
+    scores = (query.float() @ key.float().transpose(-1, -2)) * scaling
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
     pattern = scores.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0.0)
     return (pattern @ value.float()).to(value.dtype)
 
@@ -61,14 +101,15 @@ def flash_attention_forward(query: Any, key: Any, value: Any, attention_mask: An
 
 
 def register() -> None:
-    """Put the stand-in where the family's modules import the real one from.
+    """Put the stand-in where the families' modules import the real one from.
 
     Before the first model is hooked: patched code looks names up in a copy of its module's namespace.
     """
     registry = capabilities.attention_functions()
     if registry is not None:
         registry["flash_attention_2"] = interface
-    for family in HEADS:
+    families = {*HEADS, *(kind.family for kind in kinds().values() if kind.exists)}
+    for family in families:
         vars(capabilities.modeling_module(family))["_flash_attention_forward"] = flash_attention_forward
 
 
@@ -77,12 +118,13 @@ def make(case: Case) -> Any:
     return make_flash_model(case) if case.attention == "flash_attention_2" else make_model(case)
 
 
-def make_flash_model(case: Case) -> Any:
+def make_flash_model(case: Case, **changes: Any) -> Any:
     """A model with flash attention: an eager one changed, since none can be made without the real package."""
-    model = make_model(Case(case.kind, "eager", case.dtype))
+    model = make_model(Case(case.kind, "eager", case.dtype), **changes)
     model.config._attn_implementation = "flash_attention_2"
-    if "_attn_implementation" in vars(model.base_model):
-        model.base_model._attn_implementation = "flash_attention_2"
+    told = {"_attn_implementation": "flash_attention_2", "_use_flash_attention_2": True, "_use_sdpa": False}
+    for name in told.keys() & vars(model.base_model).keys():
+        setattr(model.base_model, name, told[name])
     classes: Any = capabilities.attention_classes(case.family)
     for module in model.modules():
         if classes and type(module) is classes["eager"]:

@@ -238,7 +238,91 @@ def test_flash_attention_on_several_texts_in_one_row() -> None:
     )
 
 
-@pytest.mark.parametrize("argument", ["softcap", "s_aux", "cu_seq_lens_q", "position_bias"])
+def lengths(queries: list[int], keys: list[int]) -> dict[str, Any]:
+    """What tells flash attention where texts end, counted over all rows."""
+    ends = [torch.tensor([0, *each], dtype=torch.int32).cumsum(0) for each in (queries, keys)]
+    longest = {"max_length_q": max(queries), "max_length_k": max(keys)}
+    return {"cu_seq_lens_q": ends[0], "cu_seq_lens_k": ends[1], **longest}
+
+
+@pytest.mark.parametrize("more", [{}, {"sliding_window": 2}, {"softcap": 0.8}], ids=["", "window", "soft cap"])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys"),
+    [
+        (1, [3, 4], [3, 4]),
+        (1, [1, 2, 1], [4, 2, 3]),
+        (2, [7, 3, 4], [7, 3, 4]),
+        (2, [1, 1], [5, 5]),
+        (2, [2, 2], [1, 4, 5]),
+    ],
+    ids=["one row", "with a cache", "two rows", "a step of two rows", "keys of one more"],
+)
+def test_flash_attention_on_texts_of_given_lengths(
+    batch: int, queries: list[int], keys: list[int], causal: bool, more: dict[str, Any]
+) -> None:
+    if len(queries) < len(keys):
+        queries = [1, 1, *queries[1:]]
+    n_queries, n_keys = sum(queries) // batch, sum(keys) // batch
+    q, k, v = (each.transpose(1, 2) for each in states(n_queries, n_keys, batch=batch))
+    given = {"is_causal": causal, **lengths(queries, keys), **more}
+    found = scores().flash(stand_in_kernel.flash_attention_forward)(q, k, v, None, n_queries, **given)
+    expected = stand_in_kernel.flash_attention_forward(q, k, v, None, n_queries, **given)
+    # The stand-in computes in float32.
+    assert_close(found, expected, "packed", rtol=1e-5, atol=1e-5)
+
+
+def test_lengths_count_where_no_padding_is_told() -> None:
+    q, k, v = (each.transpose(1, 2) for each in states(5, 5))
+    mask = torch.ones(2, 5, dtype=torch.long)
+    whole = scores().like_flash(q, k, v, mask, 5, True)
+    assert_close(scores().like_flash(q, k, v, mask, 5, True, **lengths([4, 6], [4, 6])), whole, "mask", rtol=0, atol=0)
+    positions = torch.tensor([[0, 1, 2, 0, 1]])
+    one = [each[:1] for each in (q, k, v)]
+    assert_close(
+        scores().like_flash(*one, None, 5, True, position_ids=positions, **lengths([5], [5])),
+        scores().like_flash(*one, None, 5, True),
+        "positions",
+        rtol=1e-10,
+        atol=1e-12,
+    )
+
+
+def test_a_text_that_lies_in_two_rows_is_refused() -> None:
+    q, k, v = (each.transpose(1, 2) for each in states(5, 5))
+    for given in (lengths([4, 6], [4, 6]), lengths([5, 5], [4, 6])):
+        with pytest.raises(AttentionKernelError, match="a text lies in two rows"):
+            scores().like_flash(q, k, v, None, 5, True, **given)
+
+
+def test_queries_aligned_with_the_first_keys_of_their_text() -> None:
+    q, k, v = (each.transpose(1, 2) for each in states(4, 6, batch=1))
+    found = scores().like_flash(q, k, v, None, 4, True, use_top_left_mask=True, **lengths([2, 2], [3, 3]))
+    expected = [
+        scores().like_flash(q[:, a : a + 2], k[:, b : b + 3], v[:, b : b + 3], None, 2, True, use_top_left_mask=True)
+        for a, b in ((0, 0), (2, 3))
+    ]
+    assert_close(found, torch.cat(expected, 1), "upper left", rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("softcap", [None, 0.5])
+@pytest.mark.parametrize("sliding_window", [None, 3])
+@pytest.mark.parametrize("queries", [6, 2, 1])
+def test_flash_attention_with_fewer_key_heads_caps_and_windows(
+    queries: int, sliding_window: int | None, softcap: float | None
+) -> None:
+    q, k, v = (each.transpose(1, 2) for each in states(queries, 6))
+    k, v = k[:, :, :1], v[:, :, :1]
+    mask = torch.ones(2, 6, dtype=torch.long)
+    mask[1, :2] = 0
+    for each in (None, mask):
+        given = {"is_causal": True, "sliding_window": sliding_window, "softcap": softcap}
+        found = scores().flash(stand_in_kernel.flash_attention_forward)(q, k, v, each, queries, **given)
+        expected = stand_in_kernel.flash_attention_forward(q, k, v, each, queries, **given)
+        assert_close(found, expected, "flash", rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("argument", ["s_aux", "cu_seq_lens_q", "cu_seqlens_q", "position_bias"])
 def test_arguments_that_are_not_known_are_refused(argument: str) -> None:
     q, k, v = (each.transpose(1, 2) for each in states(5, 5))
     given: dict[str, Any] = {argument: 1.0}

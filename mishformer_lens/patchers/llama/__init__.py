@@ -20,7 +20,6 @@ FAMILY = Family(
         rotary=True, n_heads="config.num_attention_heads", n_key_value_heads="config.num_key_value_heads"
     ),
     mlp=MLP(gated=True),
-    first_release="4.48",
     template="llama_like",
     prefix="Llama",
     forms={

@@ -24,8 +24,9 @@ def cases(*attention: str, dtypes: tuple[torch.dtype, ...] = DTYPES) -> list[Any
 
 
 def here() -> list[str]:
-    """The kinds whose family the installed release has."""
-    return [name for name, kind in kinds().items() if kind.exists]
+    """The kinds whose family the installed release has, and hook points are for."""
+    variants = mishformer_lens.variants
+    return [name for name, kind in kinds().items() if kind.exists and variants[kind.family] is not None]
 
 
 def _marks(case: Case) -> list[pytest.MarkDecorator]:

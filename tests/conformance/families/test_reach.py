@@ -78,8 +78,14 @@ def test_doubling_a_scale_halves_what_stands_before_the_gain(kind: str) -> None:
     model = make_model(Case(kind))
     points = mishformer_lens.instrument(model).hook_points
     for name in contract(kind):
-        if name.endswith("hook_scale") and kinds()[kind].norm == "rms":
+        if name.endswith("hook_scale"):
             normalized = name.replace("hook_scale", "hook_normalized")
             (before,) = run(model, points, [normalized], name, lambda activation, hook: None)[normalized]
             (after,) = run(model, points, [normalized], name, lambda activation, hook: activation * 2)[normalized]
-            torch.testing.assert_close(after, before / 2, rtol=1e-5, atol=1e-6)
+            if kinds()[kind].norm == "rms":
+                torch.testing.assert_close(after, before / 2, rtol=1e-5, atol=1e-6)
+            else:
+                # The bias comes on top: the same everywhere.
+                bias = (2 * after - before).flatten(0, -2)
+                torch.testing.assert_close(bias, bias[:1].expand_as(bias), rtol=1e-5, atol=2e-6)
+                assert not torch.allclose(after, before)

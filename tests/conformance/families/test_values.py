@@ -84,6 +84,22 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
     assert torch.equal(at("attn.hook_pattern"), output.attentions[layer])
     assert_close(at("attn.hook_attn_scores").softmax(-1), at("attn.hook_pattern"), "pattern", **CLOSE)
     check_scores(form, at, layer)
+    if "qkv" in seen:
+        queries = at("attn.hook_q"), at("attn.hook_k"), at("attn.hook_v")
+        assert torch.equal(torch.cat([each.flatten(-2) for each in queries], -1), seen["qkv"][1])
+    if "gate_up" in seen:
+        assert torch.equal(torch.cat([at("mlp.hook_pre"), at("mlp.hook_pre_linear")], -1), seen["gate_up"][1])
+    if "in" in seen:
+        assert torch.equal(at("mlp.hook_pre"), seen["in"][1])
+    if form.norm == "layer":
+        for name in ("ln1", "ln2"):
+            given, normalized = seen["ln1" if form.shared_norm else name]
+            assert torch.equal(at(f"{name}.hook_normalized"), normalized), name
+            scale = given.var(-1, correction=0, keepdim=True).add(1e-5).sqrt()
+            assert_close(at(f"{name}.hook_scale"), scale, name, **CLOSE)
+    for post, out in (("ln1_post", "hook_attn_out"), ("ln2_post", "hook_mlp_out")):
+        if post in seen:
+            assert torch.equal(at(out), seen[post][1]), out
     if form.gated and "gate" in seen:
         assert torch.equal(at("mlp.hook_pre"), seen["gate"][1])
         assert torch.equal(at("mlp.hook_pre_linear"), seen["up"][1])

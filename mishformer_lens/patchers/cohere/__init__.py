@@ -1,0 +1,40 @@
+"""Cohere (Command R): what its models have in every release."""
+
+from mishformer_lens.patchers.family import Family
+from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
+
+FAMILY = Family(
+    name="cohere",
+    base_model="CohereModel",
+    components={
+        "blocks": "layers",
+        "ln_final": "norm",
+        "attn": "self_attn",
+        "attn.q_norm": "self_attn.q_norm",
+        "attn.k_norm": "self_attn.k_norm",
+        "mlp": "mlp",
+        "ln1": "input_layernorm",
+        "ln2": "input_layernorm",
+    },
+    norm=Norm("layer", own=True),
+    attention=Attention(
+        rotary=True,
+        query_key_norm="pos head",
+        n_heads="config.num_attention_heads",
+        n_key_value_heads="config.num_key_value_heads",
+    ),
+    mlp=MLP(gated=True),
+    block=Block(parallel=True, shared_norm=True),
+    optional=("attn.q_norm", "attn.k_norm"),
+    first_release="4.48",
+    template="llama_like",
+    prefix="Cohere",
+    forms={
+        **forms.CENTRED_NORM,
+        **forms.SPLIT_PROJECTIONS,
+        **forms.GATED_MLP,
+        **forms.PARALLEL_LAYER,
+        **forms.EMBEDDING,
+    },
+)

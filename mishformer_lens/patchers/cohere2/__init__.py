@@ -1,0 +1,34 @@
+"""Cohere 2 (Command R7B, Command A): what its models have in every release."""
+
+from mishformer_lens.patchers.family import Family
+from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
+
+FAMILY = Family(
+    name="cohere2",
+    base_model="Cohere2Model",
+    components={
+        "blocks": "layers",
+        "ln_final": "norm",
+        "attn": "self_attn",
+        "mlp": "mlp",
+        "ln1": "input_layernorm",
+        "ln2": "input_layernorm",
+    },
+    norm=Norm("layer", own=True),
+    attention=Attention(
+        rotary=True, n_heads="config.num_attention_heads", n_key_value_heads="config.num_key_value_heads"
+    ),
+    mlp=MLP(gated=True),
+    block=Block(parallel=True, shared_norm=True),
+    first_release="4.48",
+    template="llama_like",
+    prefix="Cohere2",
+    forms={
+        **forms.CENTRED_NORM,
+        **forms.SPLIT_PROJECTIONS,
+        **forms.GATED_MLP,
+        **forms.PARALLEL_LAYER,
+        **forms.EMBEDDING,
+    },
+)

@@ -1,0 +1,66 @@
+"""Phi: what its models have in every release."""
+
+from mishformer_lens.patchers.family import Family
+from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.parts import Attention, Block, Norm
+
+FAMILY = Family(
+    name="phi",
+    base_model="PhiModel",
+    components={
+        "blocks": "layers",
+        "ln_final": "final_layernorm",
+        "attn": "self_attn",
+        "attn.q_norm": "self_attn.q_layernorm",
+        "attn.k_norm": "self_attn.k_layernorm",
+        "mlp": "mlp",
+        "ln1": "input_layernorm",
+        "ln2": "input_layernorm",
+    },
+    norm=Norm("layer", own=False),
+    attention=Attention(
+        rotary=True,
+        query_key_norm="head pos",
+        n_heads="config.num_attention_heads",
+        n_key_value_heads="config.num_key_value_heads",
+    ),
+    block=Block(parallel=True, shared_norm=True),
+    optional=("attn.q_norm", "attn.k_norm"),
+    first_release="4.48",
+    template="llama_like",
+    prefix="Phi",
+    forms={
+        "Attention.forward": [
+            *forms.INTO_HEADS,
+            ("self.dense(attn_output)", "self.head_results.project(self.dense, attn_output)"),
+        ],
+        "MLP.forward": [
+            ("self.activation_fn(hidden_states)", "self.hook_post(self.activation_fn(self.hook_pre(hidden_states)))"),
+        ],
+        "DecoderLayer.forward": [
+            ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
+            (
+                "self.input_layernorm(hidden_states)",
+                "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",
+            ),
+            ("self.resid_dropout(attn_outputs)", "self.hook_attn_out(self.resid_dropout(attn_outputs))"),
+            (
+                "self.resid_dropout(self.mlp(hidden_states))",
+                """
+                self.hook_mlp_out(
+                    self.resid_dropout(
+                        self.mlp(self.shared_norm.for_mlp(self.input_layernorm, residual, hidden_states))
+                    )
+                )
+                """,
+            ),
+            (
+                "attn_outputs + feed_forward_hidden_states + residual",
+                "self.hook_resid_post(attn_outputs + feed_forward_hidden_states + residual)",
+            ),
+        ],
+        "Model.forward": [
+            ("self.embed_dropout(inputs_embeds)", "self.embed_dropout(self.hook_embed(inputs_embeds))"),
+        ],
+    },
+)

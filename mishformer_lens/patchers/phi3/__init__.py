@@ -1,0 +1,55 @@
+"""Phi-3: what its models have in every release."""
+
+from mishformer_lens.patchers.family import Family
+from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.parts import MLP, PART_BY_PART, Attention, Norm
+
+FAMILY = Family(
+    name="phi3",
+    base_model="Phi3Model",
+    components={
+        "blocks": "layers",
+        "ln_final": "norm",
+        "attn": "self_attn",
+        "mlp": "mlp",
+        "ln1": "input_layernorm",
+        "ln2": "post_attention_layernorm",
+    },
+    norm=Norm("rms", own=True),
+    attention=Attention(
+        rotary=True,
+        qkv_layout=PART_BY_PART,
+        n_heads="config.num_attention_heads",
+        n_key_value_heads="config.num_key_value_heads",
+    ),
+    mlp=MLP(gated=True),
+    first_release="4.48",
+    template="llama_like",
+    prefix="Phi3",
+    forms={
+        **forms.RMS_NORM,
+        **forms.OUT_OF_ONE_PROJECTION,
+        **forms.FUSED_GATED_MLP,
+        "DecoderLayer.forward": [
+            # Statements that occur twice at first: the edit before takes one of them away.
+            (
+                """
+                hidden_states = residual + self.resid_attn_dropout(hidden_states)
+                residual = hidden_states
+                """,
+                """
+                residual = hidden_states = self.hook_resid_mid(
+                    residual + self.hook_attn_out(self.resid_attn_dropout(hidden_states))
+                )
+                """,
+            ),
+            ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
+            (
+                "residual + self.resid_mlp_dropout(hidden_states)",
+                "self.hook_resid_post(residual + self.hook_mlp_out(self.resid_mlp_dropout(hidden_states)))",
+            ),
+            *forms.BEFORE_NORMS,
+        ],
+        **forms.EMBEDDING,
+    },
+)

@@ -1,0 +1,76 @@
+"""StableLM: what its models have in every release."""
+
+from mishformer_lens.engine import Edit
+from mishformer_lens.patchers.family import Family
+from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
+
+FAMILY = Family(
+    name="stablelm",
+    base_model="StableLmModel",
+    components={
+        "blocks": "layers",
+        "ln_final": "norm",
+        "attn": "self_attn",
+        "attn.q_norm": "self_attn.q_layernorm",
+        "attn.k_norm": "self_attn.k_layernorm",
+        "mlp": "mlp",
+        "ln1": "input_layernorm",
+        "ln2": "post_attention_layernorm",
+    },
+    norm=Norm("layer", own=False),
+    attention=Attention(
+        rotary=True,
+        query_key_norm="each head",
+        n_heads="config.num_attention_heads",
+        n_key_value_heads="config.num_key_value_heads",
+    ),
+    mlp=MLP(gated=True),
+    # Parallel blocks have no second norm.
+    block=Block(parallel="use_parallel_residual", shared_norm=True),
+    optional=("attn.q_norm", "attn.k_norm", "ln2"),
+    first_release="5.0",
+    template="llama_like",
+    prefix="StableLm",
+    forms={
+        "LayerNormPerHead.forward": [
+            ("torch.cat", "self.norm_hooks.of_each_head(torch.cat, self.norms, hidden_states)"),
+        ],
+        **forms.SPLIT_PROJECTIONS,
+        **forms.GATED_MLP,
+        "DecoderLayer.forward": [
+            ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
+            (
+                "self.input_layernorm(hidden_states)",
+                "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",
+            ),
+            Edit("self.dropout(mlp_output)", "self.hook_mlp_out(self.dropout(mlp_output))", count=2),
+            # The parallel form.
+            (
+                "mlp_output = self.mlp(hidden_states)",
+                """
+                self_attn_output = self.hook_attn_out(self_attn_output)
+                mlp_output = self.mlp(self.shared_norm.for_mlp(self.input_layernorm, residual, hidden_states))
+                """,
+            ),
+            (
+                "hidden_states = residual + self_attn_output + mlp_output",
+                "hidden_states = self.hook_resid_post(residual + self_attn_output + mlp_output)",
+            ),
+            # The sequential form.
+            (
+                "residual = residual + self_attn_output",
+                "residual = self.hook_resid_mid(residual + self.hook_attn_out(self_attn_output))",
+            ),
+            (
+                "self.post_attention_layernorm(residual)",
+                "self.post_attention_layernorm(self.hook_mlp_in.copied(residual))",
+            ),
+            (
+                "hidden_states = residual + mlp_output",
+                "hidden_states = self.hook_resid_post(residual + mlp_output)",
+            ),
+        ],
+        **forms.EMBEDDING,
+    },
+)

@@ -1,0 +1,25 @@
+"""Cohere 2: as Cohere; one layer with a sliding window and rotated heads, one that sees everything and rotates none."""
+
+from tests.kinds import MODULES, Kind, names
+
+KINDS = {
+    "cohere2": Kind(
+        "cohere2",
+        names("Cohere2"),
+        {
+            "logit_scale": 0.5,
+            "attention_bias": True,
+            "attention_dropout": 0.0,
+            "tie_word_embeddings": True,
+            "sliding_window": 4,
+            # As older releases call it, and newer ones.
+            "sliding_window_pattern": 2,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        parallel=True,
+        shared_norm=True,
+        norm="layer",
+        windows=(4, None),
+        modules={role: path for role, path in MODULES.items() if role != "ln2"},
+    ),
+}

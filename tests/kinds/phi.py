@@ -1,0 +1,29 @@
+"""Phi: one norm before attention and MLP, part of each head rotated; with norms of queries and keys, and without."""
+
+import dataclasses
+
+from tests.kinds import Kind, names
+
+PHI = Kind(
+    "phi",
+    names("Phi"),
+    {"partial_rotary_factor": 0.5, "attention_dropout": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0},
+    parallel=True,
+    shared_norm=True,
+    gated=False,
+    norm="layer",
+    modules={
+        "ln1": "input_layernorm",
+        "q": "self_attn.q_proj",
+        "k": "self_attn.k_proj",
+        "v": "self_attn.v_proj",
+        "out": "self_attn.dense",
+        "in": "mlp.fc1",
+        "down": "mlp.fc2",
+    },
+)
+
+KINDS = {
+    "phi": dataclasses.replace(PHI, fields={**PHI.fields, "num_key_value_heads": 4}, key_value_heads=4),
+    "phi_normed": dataclasses.replace(PHI, fields={**PHI.fields, "qk_layernorm": True}, query_key_norm="per head"),
+}
