@@ -95,14 +95,36 @@ def has_begun(family: Family, release: str) -> bool:
 
     Where it is not, the release may lack the family altogether. What has no number counts as the newest.
     """
+    first, own = _numbers(first_release_of(family)), _numbers(release)
+    # 4.48 is 4.48.0.
+    return own + (0,) * (len(first) - len(own)) >= first
+
+
+def may_have(family: Family, release: str) -> bool:
+    """Whether a release with this number is of the minor that the family's description begins with, or later."""
     return _numbers(release) >= _numbers(family.first_release)
+
+
+def first_release_of(family: Family) -> str:
+    """The first release that a family can be hooked in: of the minor that its description says, the first verified one.
+
+    A family may come with a patch release.
+    """
+    begin = _numbers(family.first_release)
+    verified = (release for _, _, shape in shapes_of(family.name) for release in shape["releases"])
+    return min(
+        (release for release in verified if _numbers(release)[: len(begin)] == begin),
+        key=_numbers,
+        default=family.first_release,
+    )
 
 
 def why_not_begun(family: Family, release: str) -> str:
     """What to say, and to do, where a release comes before the first that a family can be hooked in."""
+    first = first_release_of(family)
     return (
-        f"transformers {release} is older than {family.first_release}, the first release that {family.name} has a "
-        f'variant for. Upgrade it: pip install --upgrade "transformers>={family.first_release}"'
+        f"transformers {release} is older than {first}, the first release that {family.name} has a variant for. "
+        f'Upgrade it: pip install --upgrade "transformers>={first}"'
     )
 
 
