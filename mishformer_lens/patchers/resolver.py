@@ -112,11 +112,9 @@ def first_release_of(family: Family) -> str:
     """
     begin = _numbers(family.first_release)
     verified = (release for _, _, shape in shapes_of(family.name) for release in shape["releases"])
-    return min(
-        (release for release in verified if _numbers(release)[: len(begin)] == begin),
-        key=_numbers,
-        default=family.first_release,
-    )
+    of_minor = (release for release in verified if _numbers(release)[: len(begin)] == begin)
+    first = min(of_minor, key=_numbers, default=family.first_release)
+    return first if any(_numbers(first)[len(begin) :]) else family.first_release
 
 
 def why_not_begun(family: Family, release: str) -> str:
@@ -124,7 +122,7 @@ def why_not_begun(family: Family, release: str) -> str:
     first = first_release_of(family)
     return (
         f"transformers {release} is older than {first}, the first release that {family.name} has a variant for. "
-        f'Upgrade it: pip install --upgrade "transformers>={first}"'
+        f'Upgrade it: pip install "transformers>={first}"'
     )
 
 
