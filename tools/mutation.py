@@ -37,7 +37,6 @@ from mishformer_lens.engine.edits import clean  # noqa: E402
 from mishformer_lens.patchers import FAMILIES, Family, Variant  # noqa: E402
 from mishformer_lens.patchers.installed import installed_source  # noqa: E402
 from mishformer_lens.patchers.resolver import has_begun, judge  # noqa: E402
-from tests.outcome_plugin import where  # noqa: E402
 from tools.mutants import Mutant, make_mutants  # noqa: E402
 
 EQUIVALENT = ROOT / "tests" / "conformance" / "equivalent_mutants.toml"
@@ -133,6 +132,9 @@ class MutationRun:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
+        # pytest imports plugins in a way of its own, and complains of those that were imported before.
+        from tests.outcome_plugin import where
+
         family = FAMILIES[trial.variant.family]
         items = [item for item in session.items if where(item).family in ("", family.name)]
         session.items = sorted(items, key=self._cost)

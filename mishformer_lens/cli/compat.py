@@ -119,7 +119,8 @@ def diff(family: Family, first: str, second: str, offline: bool, as_json: bool) 
             sources.append((number, read_source(family, number, registry)))
         except SourceFileMissingError as error:
             absent = absent or _why_absent(family, number, error)
-    difference = Difference(family.name, *numbers, "", absent=absent) if absent else compare(family, *sources)
+    nothing = Difference(family.name, numbers[0], numbers[1], "", absent=absent)
+    difference = nothing if absent else compare(family, sources[0], sources[1])
     if as_json:
         output.write_json(difference)
     else:

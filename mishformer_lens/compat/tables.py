@@ -196,7 +196,12 @@ def _cell_data(cell: Cell, results: Results) -> dict[str, Any]:
         data["reason"] = cell.reason
     if cell.record is not None:
         with_what = cell.record.family(cell.family)
-        data |= {"stale": cell.stale, "tier": cell.tier, "variant": with_what.variant, "fingerprint": with_what.fingerprint}
+        data |= {
+            "stale": cell.stale,
+            "tier": cell.tier,
+            "variant": with_what.variant,
+            "fingerprint": with_what.fingerprint,
+        }
         data["runs"] = [
             {
                 "dtype": run.dtype,
@@ -317,7 +322,7 @@ def _symbols(told: Cell | Summary) -> str:
 
 
 def _family_lines(table: Table, family: str, cells: dict[tuple[str, str, str], list[Cell]]) -> Iterator[str]:
-    """A table of a family's implementations, with a row for neighbouring releases alike, and the reasons of its marks."""
+    """A table of a family's implementations, one row for neighbours that are alike, and the reasons of its marks."""
     begun = [release.release for release in table.releases if has_begun(FAMILIES[family], release.release)]
     yield from ("", f"### {family}", "")
     if len(begun) < len(table.releases):
@@ -345,16 +350,14 @@ def _range(releases: Sequence[str]) -> str:
 
 
 def _reasons(what: str, order: Sequence[str], cells: Iterable[Cell], with_device: bool) -> Iterator[str]:
-    """A list of reasons, each with the releases that it holds for: ``order`` tells which are neighbours, newest first."""
+    """A list of reasons, each with the releases that it holds for; ``order`` has all there are, newest first."""
     grouped: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         where = f"{cell.attention} on {cell.device}" if with_device else cell.attention
         grouped.setdefault((where, cell.reason), []).append(cell.release)
     for (where, reason), releases in sorted(grouped.items()):
-        places = enumerate(release for release in reversed(order) if release in releases)
-        position = {release: number for number, release in enumerate(reversed(order))}
-        runs = itertools.groupby(places, lambda place: position[place[1]] - place[0])
-        shown = ", ".join(_range([release for _, release in run]) for _, run in runs)
+        runs = itertools.groupby(reversed(order), set(releases).__contains__)
+        shown = ", ".join(_range(list(run)) for holds, run in runs if holds)
         yield f"- {where} {what} in {shown}: {reason}"
 
 

@@ -14,7 +14,6 @@ from mishformer_lens.patchers import FAMILIES
 from tests.cli.conftest import Command, command  # noqa: F401 - a fixture
 from tests.compat.making_records import make_folder, make_record, make_run
 
-
 # What the lines of the first tables begin with: their heads, and releases.
 HEADS = ("| t", "| 4", "| 5")
 

@@ -189,7 +189,9 @@ def test_other_models_are_left_alone() -> None:
 def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Let the release lack these families."""
     known = {
-        name: dataclasses.replace(family, name=f"{name}_of_the_future", first_release="99.1") if name in names else family
+        name: dataclasses.replace(family, name=f"{name}_of_the_future", first_release="99.1")
+        if name in names
+        else family
         for name, family in FAMILIES.items()
     }
     monkeypatch.setattr("mishformer_lens.installation.FAMILIES", known)

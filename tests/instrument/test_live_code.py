@@ -24,7 +24,7 @@ HERE = {name: FAMILIES[name] for name, variant in mishformer_lens.variants.items
 """The families that the installed release has."""
 
 
-@pytest.fixture(params=HERE.values(), ids=HERE)
+@pytest.fixture(params=list(HERE.values()), ids=list(HERE))
 def module(request: pytest.FixtureRequest) -> types.ModuleType:
     return importlib.import_module(request.param.module_name)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from mishformer_lens.engine import as_edits, source_fingerprint
 from mishformer_lens import patchers
+from mishformer_lens.engine import as_edits, source_fingerprint
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.fingerprints import shapes_of, variant_of_release, verified
 from mishformer_lens.patchers.resolver import (

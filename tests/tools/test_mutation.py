@@ -207,8 +207,8 @@ def test_every_form_is_tried_once_with_few_families() -> None:
     other: Edits = {"MLP.forward": [("act(z)", "self.hook_post(act(z))")]}
     variants = [
         follower("one", "One", FORM),
-        follower("two", "Two", FORM | norm),
-        follower("three", "Three", other | norm),
+        follower("two", "Two", {**FORM, **norm}),
+        follower("three", "Three", {**other, **norm}),
         follower("four", "Four", FORM),
     ]
     assert mutation.choose_members(variants) == {
