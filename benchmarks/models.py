@@ -3,10 +3,42 @@
 from typing import Any
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+)
 
-SIZES = ("tiny", "gpt2", "pythia-410m")
-"""Names for :func:`make`: 4 layers of width 64 with 16 tokens, GPT-2's default and Pythia-410m with 128 tokens."""
+SIZES = ("tiny", "gpt2", "pythia-410m", "llama-3.2-1b", "qwen3-0.6b")
+"""Names for :func:`make`: 4 layers of width 64 with 16 tokens, GPT-2's default and Pythia-410m with 128 tokens; Llama 3.2
+1B and Qwen3 0.6B with 4 layers, a small vocabulary and 128 tokens."""
+
+_FEW_LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama-3.2-1b": (
+        "llama",
+        {
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "qwen3-0.6b": (
+        "qwen3",
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "tie_word_embeddings": True,
+        },
+    ),
+}
 
 
 def make(size: str, attention: str) -> Any:
@@ -24,6 +56,10 @@ def make(size: str, attention: str) -> Any:
             attn_implementation=attention,
         )
         return GPTNeoXForCausalLM(config).eval()
+    if size in _FEW_LAYERS:
+        family, sizes = _FEW_LAYERS[size]
+        config = AutoConfig.for_model(family, num_hidden_layers=4, vocab_size=8192, **sizes)
+        return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
     shape = {"vocab_size": 512, "n_positions": 128, "n_embd": 64, "n_layer": 4, "n_head": 4} if size == "tiny" else {}
     special = {"bos_token_id": 0, "eos_token_id": 0}
     return GPT2LMHeadModel(GPT2Config(attn_implementation=attention, **shape, **special)).eval()

@@ -254,7 +254,9 @@ def _by_interface(
         if causal is None:
             causal = bool(module.is_causal) if _asks_module(function) else True
         causal = causal and attention_mask is None and query.shape[-2] > 1
-        output = scores.like_sdpa(query, key, value, attention_mask, dropout, causal, scaling)  # which knows no soft cap
+        output = scores.like_sdpa(
+            query, key, value, attention_mask, dropout, causal, scaling
+        )  # which knows no soft cap
     elif name == "flex_attention" and _is_own(function):
         output = scores.like_flex(query, key, value, attention_mask, scaling, softcap)
     else:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from mishformer_lens.hooks import HookPoint
+from mishformer_lens.hooks import HookPoint, laid_out_like
 
 _PRECISE = (torch.float32, torch.float64)
 
@@ -28,6 +28,7 @@ class HookedLayerNorm(nn.LayerNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name for it
         inherited: Any = super().forward
+        output: torch.Tensor
         if not self.hook_scale.is_active():
             output = inherited(input)
         elif inherited.__func__ is nn.LayerNorm.forward:
@@ -36,18 +37,36 @@ class HookedLayerNorm(nn.LayerNorm):
             output = self._with_scale(input, output, inverse)
         else:
             output = self._with_scale(input, inherited(input), None)
-        if not self.hook_normalized.listening:
-            return output
-        return self.hook_normalized.heads_first(output) if self.heads_first else self.hook_normalized(output)
+        if self.hook_normalized.listening:
+            output = self.hook_normalized.heads_first(output) if self.heads_first else self.hook_normalized(output)
+        return output
 
     def _with_scale(self, activation: torch.Tensor, output: torch.Tensor, inverse: torch.Tensor | None) -> torch.Tensor:
-        """The output as the hooks on the scale leave it: bit by bit the same where they leave the scale."""
-        # TransformerLens, too, computes the scale in float32 at least.
-        x = activation if activation.dtype in _PRECISE else activation.float()
-        precise = None if inverse is None or inverse.dtype not in _PRECISE else inverse
-        scale = _layer_norm_scale(x, self.eps, precise)
-        edited = _edited_scale(self.hook_scale, scale, self.heads_first)
-        return output if edited is None else _rescaled(x, output, scale, edited, self.weight, self.bias)
+        norm = self.eps, self.weight, self.bias
+        return _with_scale(self.hook_scale, self.heads_first, activation, output, inverse, *norm)
+
+
+def _with_scale(
+    hook_scale: HookPoint,
+    heads_first: bool,
+    activation: torch.Tensor,
+    output: torch.Tensor,
+    inverse: torch.Tensor | None,
+    eps: float,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """``output`` of a layer norm, as the hooks on the scale leave it: bit by bit the same where they leave the scale.
+
+    Args:
+        inverse: one by the scale, if the kernel gave it.
+    """
+    # TransformerLens, too, computes the scale in float32 at least.
+    x = activation if activation.dtype in _PRECISE else activation.float()
+    precise = None if inverse is None or inverse.dtype not in _PRECISE else inverse
+    scale = _layer_norm_scale(x, eps, precise)
+    edited = _edited_scale(hook_scale, scale, heads_first)
+    return output if edited is None else _rescaled(x, output, scale, edited, weight, bias)
 
 
 def _layer_norm_scale(x: torch.Tensor, eps: float, inverse: torch.Tensor | None) -> torch.Tensor:
@@ -102,7 +121,8 @@ class NormHooks:
     """``hook_scale`` and ``hook_normalized`` of a norm whose own class is patched.
 
     Args:
-        heads_first: whether the norm gets ``[batch, head_index, pos, d_head]``, which hooks see with the positions first.
+        heads_first: whether the norm gets ``[batch, head_index, pos, d_head]``, which hooks see with the positions
+            first.
     """
 
     def __init__(self, hook_scale: HookPoint, hook_normalized: HookPoint, heads_first: bool) -> None:
@@ -121,7 +141,17 @@ class NormHooks:
             return output
         # Bit by bit the same where hooks leave the scale.
         divided = activation / edited
-        return torch.where(edited == scale, _value_with_gradient(output, divided), divided)
+        return laid_out_like(output, torch.where(edited == scale, _value_with_gradient(output, divided), divided))
+
+    def layer_norm(
+        self, activation: torch.Tensor, shape: tuple[int, ...], weight: None, bias: None, eps: float
+    ) -> torch.Tensor:
+        """torch's layer norm without weights, with what hooks change of the scale ``[..., 1]``."""
+        if not self.hook_scale.is_active():
+            return nn.functional.layer_norm(activation, shape, weight, bias, eps)
+        # What torch's own function comes to. The kernel has the scale at hand.
+        output, _, inverse = torch.native_layer_norm(activation, shape, weight, bias, eps)
+        return _with_scale(self.hook_scale, self.heads_first, activation, output, inverse, eps, weight, bias)
 
     def normalized(self, activation: torch.Tensor) -> torch.Tensor:
         """``activation``, as hooks leave it."""

@@ -181,6 +181,10 @@ class AttentionInputs(HookGroup):
             ]
         return residual
 
+    def take(self, residual: torch.Tensor) -> torch.Tensor:
+        """As :meth:`normalize`, where no norm stands before attention."""
+        return self.normalize(_itself, residual)
+
     def query(self, projection: nn.Module, normalized: torch.Tensor) -> torch.Tensor:
         """``projection(normalized)``, ``[batch, pos, head_index * d_head]``, as the hooks on queries leave it.
 
@@ -206,7 +210,14 @@ class AttentionInputs(HookGroup):
         else:
             inputs[part] = None
             projected = self._own_heads(projection(own)).flatten(-2)
-        return hook.joined(projected, head_size(self.attention, self.family)) if hook.listening else projected
+        if not hook.listening:
+            return projected
+        return hook.joined(projected, head_size(self.attention, self.family), copy=self._clips())
+
+    def _clips(self) -> bool:
+        """Whether the attention changes in place what its projections give."""
+        clipped = self.family.attention.clipped
+        return clipped is not None and operator.attrgetter(clipped)(self.attention.module) is not None
 
     def _own_heads(self, projected: torch.Tensor) -> torch.Tensor:
         """``[batch, pos, head_index, d_head]``, each head from its own input."""
@@ -263,6 +274,10 @@ class AttentionInputs(HookGroup):
             f"{projected.shape[-2]} heads have {width}. Take the hooks off "
             f"{', '.join(str(hook.name) for hook in self.hooks)}."
         )
+
+
+def _itself(residual: torch.Tensor) -> torch.Tensor:
+    return residual
 
 
 def _copies(residual: torch.Tensor, n_heads: int) -> torch.Tensor:

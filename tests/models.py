@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,11 @@ def family_of(kind: str) -> str:
     return kind.removesuffix("_sequential") if other is None else other.family
 
 
+def classes_of(family: str) -> Mapping[str, str]:
+    """What the model classes of a family are called, by what their head does."""
+    return HEADS.get(family) or next(kind.classes for kind in kinds().values() if kind.family == family)
+
+
 def _config_of(kind: str) -> tuple[str, dict[str, Any]]:
     """The name of a kind's configuration class, and its fields."""
     if kind in _CONFIGS:
@@ -137,9 +143,7 @@ def make_config(kind: str, attention: str = "eager", **changes: Any) -> Any:
 def make_model(case: Case, head: str = "causal", **config_changes: Any) -> Any:
     """A model in evaluation mode. Two calls with the same arguments give two models with equal weights."""
     config = make_config(case.kind, case.attention, **config_changes)
-    other = kinds().get(case.kind)
-    classes = HEADS[case.family] if other is None else other.classes
-    model = getattr(transformers, classes[head])(config)
+    model = getattr(transformers, classes_of(case.family)[head])(config)
     fill_weights(model)
     return model.to(device=DEVICE, dtype=case.dtype).eval()
 

@@ -70,10 +70,7 @@ def block_hooks(parts: Collection[str], attention: Attention, mlp: MLP, block: B
         HookSpec("hook_k_input", copies, "use_split_qkv_input", "attn"),
         HookSpec("hook_v_input", copies, "use_split_qkv_input", "attn"),
         *before("ln1"),
-        HookSpec("attn.hook_q", PER_HEAD),
-        HookSpec("attn.hook_k", key_value),
-        HookSpec("attn.hook_v", key_value),
-        *_query_key_norm(attention),
+        *_projected(attention, key_value),
         *((HookSpec("attn.hook_rot_q", PER_HEAD), HookSpec("attn.hook_rot_k", key_value)) if attention.rotary else ()),
         HookSpec("attn.hook_attn_scores", SCORES),
         HookSpec("attn.hook_pattern", SCORES),
@@ -105,13 +102,24 @@ def _nothing(_name: str) -> tuple[HookSpec, ...]:
     return ()
 
 
-def _query_key_norm(attention: Attention) -> list[HookSpec]:
+def _projected(attention: Attention, key_value: str) -> list[HookSpec]:
+    """Queries, keys and values, and the norms of queries and keys."""
+    query, key, value = (
+        HookSpec(f"attn.hook_{letter}", axes) for letter, axes in (("q", PER_HEAD), ("k", key_value), ("v", key_value))
+    )
+    key_heads = "head_index" if attention.n_key_value_heads is None else "kv_head_index"
+    of_query = _query_key_norm(attention, "q", "head_index")
+    of_key = _query_key_norm(attention, "k", key_heads)
+    if attention.norms_in_turn:
+        return [query, *of_query, key, *of_key, value]
+    return [query, key, value, *of_query, *of_key]
+
+
+def _query_key_norm(attention: Attention, letter: str, heads: str) -> list[HookSpec]:
     if attention.query_key_norm is None:
         return []
-    key_heads = "head_index" if attention.n_key_value_heads is None else "kv_head_index"
-    scale, normalized = _QUERY_KEY_NORM[attention.query_key_norm]
+    axes = _QUERY_KEY_NORM[attention.query_key_norm]
     return [
-        HookSpec(f"attn.{norm}.{hook}", axes.format(heads=heads))
-        for norm, heads in (("q_norm", "head_index"), ("k_norm", key_heads))
-        for hook, axes in (("hook_scale", scale), ("hook_normalized", normalized))
+        HookSpec(f"attn.{letter}_norm.{hook}", each.format(heads=heads))
+        for hook, each in zip(("hook_scale", "hook_normalized"), axes, strict=True)
     ]

@@ -31,6 +31,9 @@ class Attention:
             where each has its own.
         query_key_norm: the axes of what the norms of queries and keys get; None where there are none. ``each head``: as
             ``head pos``, and each head has a norm of its own, of torch's.
+        norms_in_turn: whether queries are normalised before keys are projected.
+        clipped: the attention's attribute that has by what queries, keys and values are clipped, in place; ``config.…``
+            is the configuration's. None where they never are.
         head_size: the attention's attribute that has the width of a head.
         n_heads: the attention's attribute that has the number of heads; ``config.…`` is the configuration's. None where
             it has none in some releases, and as many as the model's width has room for.
@@ -40,6 +43,8 @@ class Attention:
     rotary: bool
     qkv_layout: str | None = None
     query_key_norm: Literal["pos head", "head pos", "joined", "each head"] | None = None
+    norms_in_turn: bool = False
+    clipped: str | None = None
     head_size: str = "head_dim"
     n_heads: str | None = None
     n_key_value_heads: str | None = None
@@ -60,8 +65,9 @@ class Block:
         norms: where ``ln1`` and ``ln2`` stand: before attention and MLP, or after them.
         parallel: whether attention and MLP read the same residual stream; such blocks have no ``hook_resid_mid``. A
             configuration field that tells so, where models of the family differ.
-        shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does. Where
-            models of the family differ, ``ln2`` is an optional part, and those that lack it share ``ln1``.
+        shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does. Then
+            ``ln2`` is the same module as ``ln1``; or, where models of the family differ, an optional part, and those
+            that lack it share ``ln1``.
     """
 
     norms: Literal["before", "after"] = "before"

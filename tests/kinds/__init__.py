@@ -7,6 +7,8 @@ points is written down in `tests/conformance/families/contract.py`, independent 
 import dataclasses
 import functools
 import importlib
+import importlib.util
+import inspect
 import pkgutil
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -28,12 +30,17 @@ class Kind:
         shared_norm: whether one norm serves both.
         norms: where norms stand: before attention and MLP, after them, or both.
         query_key_norm: whether queries and keys are normalised: head by head, or all heads at once.
+        norms_in_turn: whether queries are normalised before keys are projected.
         gated: whether the MLP is gated.
         modules: HuggingFace's names in a block of the modules whose inputs and outputs hook points show.
         softcap: by what attention scores are capped.
         windows: how many keys a query sees in each layer; None: all of them.
+        rotated: how many numbers of each head are rotated by its position, in each layer.
         scaled_embedding: by what the token embedding is multiplied before the first block.
         attention_scale: by what products of queries and keys are multiplied; by default, the root of ``d_head``.
+        in_transformer_lens: the first release of TransformerLens whose ``HookedTransformer`` computes what such a model
+            does; None where none does.
+        where_it_is_right: the configuration fields that a model must have for that.
         norm: root mean square, whose ``hook_normalized`` comes before the gain; or layer norm, after gain and bias.
     """
 
@@ -46,13 +53,17 @@ class Kind:
     shared_norm: bool = False
     norms: Literal["before", "after", "both"] = "before"
     query_key_norm: Literal["", "per head", "joined"] = ""
+    norms_in_turn: bool = False
     gated: bool = True
     modules: Mapping[str, str] = dataclasses.field(default_factory=lambda: MODULES)
     softcap: float | None = None
     windows: tuple[int | None, ...] = (None, None)
+    rotated: tuple[int, int] = (8, 8)
     scaled_embedding: float = 1.0
     attention_scale: float | None = None
     norm: Literal["rms", "layer"] = "rms"
+    in_transformer_lens: str | None = None
+    where_it_is_right: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def scaling(self) -> float:
@@ -77,6 +88,36 @@ MODULES = {
     "down": "mlp.down_proj",
 }
 """As Llama calls them."""
+
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+YARN_ROPE = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+
+
+def source(family: str) -> str:
+    """The source of a family's models in the installed release; empty where it has none."""
+    name = f"transformers.models.{family}"
+    if importlib.util.find_spec(name) is None:
+        return ""
+    return inspect.getsource(importlib.import_module(f"{name}.modeling_{family}"))
+
+
+def windows(family: str, layers: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """The windows of a family's layers, where the installed release heeds them layer by layer.
+
+    Before ``layer_types``, one mask with the window served all layers of some families; before that, no window did but
+    under flash attention.
+    """
+    text = source(family)
+    if "create_sliding_window_causal_mask" in text:
+        return layers
+    return (max(filter(None, layers)),) * len(layers) if "sliding_attend_mask" in text else (None,) * len(layers)
 
 
 def names(prefix: str) -> dict[str, str]:

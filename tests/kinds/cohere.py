@@ -16,5 +16,7 @@ COHERE = Kind(
 
 KINDS = {
     "cohere": COHERE,
-    "cohere_normed": dataclasses.replace(COHERE, fields={**COHERE.fields, "use_qk_norm": True}, query_key_norm="per head"),
+    "cohere_normed": dataclasses.replace(
+        COHERE, fields={**COHERE.fields, "use_qk_norm": True}, query_key_norm="per head"
+    ),
 }

@@ -20,6 +20,7 @@ KINDS = {
         shared_norm=True,
         norm="layer",
         windows=(4, None),
+        rotated=(8, 0),
         modules={role: path for role, path in MODULES.items() if role != "ln2"},
     ),
 }

@@ -8,4 +8,4 @@ FUSED = {
 }
 FIELDS = {"head_dim": 8, "attention_bias": True, "partial_rotary_factor": 0.5, "attention_dropout": 0.0}
 
-KINDS = {"glm": Kind("glm", names("Glm"), FIELDS, modules=FUSED)}
+KINDS = {"glm": Kind("glm", names("Glm"), FIELDS, rotated=(4, 4), modules=FUSED)}

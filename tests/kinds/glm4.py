@@ -9,6 +9,7 @@ KINDS = {
         names("Glm4"),
         {**FIELDS, "tie_word_embeddings": True},
         norms="both",
+        rotated=(4, 4),
         modules={**FUSED, "ln1_post": "post_self_attn_layernorm", "ln2_post": "post_mlp_layernorm"},
     ),
 }

@@ -1,8 +1,20 @@
-"""Llama, with as many heads of keys and values as of queries, and with fewer; with biases."""
+"""Llama, with as many heads of keys and values as of queries, and with fewer; with biases; as Llama 3 rotates."""
 
-from tests.kinds import Kind, names
+from tests.kinds import LLAMA3_ROPE, Kind, names
 
 KINDS = {
-    "llama": Kind("llama", names("Llama"), {"head_dim": 8, "attention_bias": True, "mlp_bias": True}),
+    "llama": Kind(
+        "llama",
+        names("Llama"),
+        {"head_dim": 8, "attention_bias": True, "mlp_bias": True},
+        in_transformer_lens="2.15",
+        where_it_is_right={"attention_bias": False, "mlp_bias": False},
+    ),
     "llama_ungrouped": Kind("llama", names("Llama"), {"num_key_value_heads": 4}, key_value_heads=4),
+    "llama3": Kind(
+        "llama",
+        names("Llama"),
+        {"head_dim": 10, "rope_theta": 500000.0, "rope_scaling": LLAMA3_ROPE, "tie_word_embeddings": True},
+        d_head=10,
+    ),
 }

@@ -11,6 +11,7 @@ PHI = Kind(
     parallel=True,
     shared_norm=True,
     gated=False,
+    rotated=(4, 4),
     norm="layer",
     modules={
         "ln1": "input_layernorm",

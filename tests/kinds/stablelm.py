@@ -15,6 +15,7 @@ KINDS = {
         names("StableLm"),
         {**FIELDS, "qk_layernorm": True, "use_parallel_residual": False},
         norm="layer",
+        rotated=(4, 4),
         query_key_norm="per head",
     ),
     "stablelm_parallel": Kind(
@@ -22,6 +23,7 @@ KINDS = {
         names("StableLm"),
         {**FIELDS, "qk_layernorm": False, "use_parallel_residual": True, "tie_word_embeddings": True},
         norm="layer",
+        rotated=(4, 4),
         parallel=True,
         shared_norm=True,
         modules={role: path for role, path in MODULES.items() if role != "ln2"},

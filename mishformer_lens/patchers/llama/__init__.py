@@ -2,31 +2,21 @@
 
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like.components import COMPONENTS
 from mishformer_lens.patchers.parts import MLP, Attention, Norm
 
 FAMILY = Family(
     name="llama",
     base_model="LlamaModel",
-    components={
-        "blocks": "layers",
-        "ln_final": "norm",
-        "attn": "self_attn",
-        "mlp": "mlp",
-        "ln1": "input_layernorm",
-        "ln2": "post_attention_layernorm",
-    },
+    components=COMPONENTS,
     norm=Norm("rms", own=True),
     attention=Attention(
-        rotary=True, n_heads="config.num_attention_heads", n_key_value_heads="config.num_key_value_heads"
+        rotary=True,
+        n_heads="config.num_attention_heads",
+        n_key_value_heads="config.num_key_value_heads",
     ),
     mlp=MLP(gated=True),
     template="llama_like",
     prefix="Llama",
-    forms={
-        **forms.RMS_NORM,
-        **forms.SPLIT_PROJECTIONS,
-        **forms.GATED_MLP,
-        **forms.PRE_NORM_LAYER,
-        **forms.EMBEDDING,
-    },
+    forms=forms.LLAMA,
 )

@@ -1,1 +1,1 @@
-"""The template for families whose sources are like Llama's. Its variants put together what their descriptions choose."""
+"""The template for families whose sources are like Llama's. Its variants put together what descriptions choose."""

@@ -48,7 +48,7 @@ FAMILY = Family(
                 "residual + self.resid_mlp_dropout(hidden_states)",
                 "self.hook_resid_post(residual + self.hook_mlp_out(self.resid_mlp_dropout(hidden_states)))",
             ),
-            *forms.BEFORE_NORMS,
+            *forms.norms_before("post_attention_layernorm"),
         ],
         **forms.EMBEDDING,
     },

@@ -5,6 +5,40 @@ from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms
 from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
 
+LAYER: list[Edit | tuple[str, str]] = [
+    ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
+    (
+        "self.input_layernorm(hidden_states)",
+        "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",
+    ),
+    Edit("self.dropout(mlp_output)", "self.hook_mlp_out(self.dropout(mlp_output))", count=2),
+    # The parallel form.
+    (
+        "mlp_output = self.mlp(hidden_states)",
+        """
+        self_attn_output = self.hook_attn_out(self_attn_output)
+        mlp_output = self.mlp(self.shared_norm.for_mlp(self.input_layernorm, residual, hidden_states))
+        """,
+    ),
+    (
+        "hidden_states = residual + self_attn_output + mlp_output",
+        "hidden_states = self.hook_resid_post(residual + self_attn_output + mlp_output)",
+    ),
+    # The sequential form.
+    (
+        "residual = residual + self_attn_output",
+        "residual = self.hook_resid_mid(residual + self.hook_attn_out(self_attn_output))",
+    ),
+    (
+        "self.post_attention_layernorm(residual)",
+        "self.post_attention_layernorm(self.hook_mlp_in.copied(residual))",
+    ),
+    (
+        "hidden_states = residual + mlp_output",
+        "hidden_states = self.hook_resid_post(residual + mlp_output)",
+    ),
+]
+
 FAMILY = Family(
     name="stablelm",
     base_model="StableLmModel",
@@ -38,39 +72,7 @@ FAMILY = Family(
         ],
         **forms.SPLIT_PROJECTIONS,
         **forms.GATED_MLP,
-        "DecoderLayer.forward": [
-            ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
-            (
-                "self.input_layernorm(hidden_states)",
-                "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",
-            ),
-            Edit("self.dropout(mlp_output)", "self.hook_mlp_out(self.dropout(mlp_output))", count=2),
-            # The parallel form.
-            (
-                "mlp_output = self.mlp(hidden_states)",
-                """
-                self_attn_output = self.hook_attn_out(self_attn_output)
-                mlp_output = self.mlp(self.shared_norm.for_mlp(self.input_layernorm, residual, hidden_states))
-                """,
-            ),
-            (
-                "hidden_states = residual + self_attn_output + mlp_output",
-                "hidden_states = self.hook_resid_post(residual + self_attn_output + mlp_output)",
-            ),
-            # The sequential form.
-            (
-                "residual = residual + self_attn_output",
-                "residual = self.hook_resid_mid(residual + self.hook_attn_out(self_attn_output))",
-            ),
-            (
-                "self.post_attention_layernorm(residual)",
-                "self.post_attention_layernorm(self.hook_mlp_in.copied(residual))",
-            ),
-            (
-                "hidden_states = residual + mlp_output",
-                "hidden_states = self.hook_resid_post(residual + mlp_output)",
-            ),
-        ],
+        "DecoderLayer.forward": LAYER,
         **forms.EMBEDDING,
     },
 )

@@ -66,14 +66,10 @@ def _block(kind: Kind) -> dict[str, Entry]:
     for letter, shape in (("q", of_queries), ("k", of_keys), ("v", of_keys)):
         sources = ("hook_resid_pre", *shared, f"hook_{letter}_input", *normalized)
         table[f"attn.hook_{letter}"] = Entry(shape, sources)
-    if kind.query_key_norm:
-        for letter, shape in (("q", of_queries), ("k", of_keys)):
-            flat = (*shape[:2], shape[2] * shape[3])
-            table |= _norm(
-                f"attn.{letter}_norm",
-                (f"attn.hook_{letter}",),
-                shape if kind.query_key_norm == "per head" else flat,
-            )
+        if kind.norms_in_turn and letter != "v":
+            table |= _query_key_norm(kind, letter, shape)
+    if not kind.norms_in_turn:
+        table |= _query_key_norm(kind, "q", of_queries) | _query_key_norm(kind, "k", of_keys)
     for letter, shape in (("q", of_queries), ("k", of_keys)):
         norm = (f"attn.{letter}_norm.hook_normalized",) if kind.query_key_norm else (f"attn.hook_{letter}",)
         table[f"attn.hook_rot_{letter}"] = Entry(shape, norm)
@@ -111,6 +107,13 @@ def _block(kind: Kind) -> dict[str, Entry]:
     return table
 
 
+def _query_key_norm(kind: Kind, letter: str, shape: tuple[int, ...]) -> dict[str, Entry]:
+    if not kind.query_key_norm:
+        return {}
+    flat = (*shape[:2], shape[2] * shape[3])
+    return _norm(f"attn.{letter}_norm", (f"attn.hook_{letter}",), shape if kind.query_key_norm == "per head" else flat)
+
+
 def _norm(name: str, sources: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Entry]:
     return {
         f"{name}.hook_scale": Entry((*shape[:-1], 1), sources),
@@ -140,7 +143,8 @@ def reached_from(kind: str, edited: str) -> set[str]:
         # The table is in the order of computation, so one pass finds everything.
         if carrying & set(entry.sources):
             reached.add(name)
-            # The norm of a split input runs once for each of query, key and value: only one of the three changes.
-            if not (is_split_input(edited) and name.startswith(f"{block_of(edited)}ln1.")):
+            # A norm before attention runs once for each of query, key and value: only one of the three changes.
+            thrice = is_split_input(edited) and kinds()[kind].norms != "after"
+            if not (thrice and name.startswith(f"{block_of(edited)}ln1.")):
                 carrying.add(name)
     return reached - {edited}

@@ -106,7 +106,7 @@ def test_an_edit_of_one_head_s_input_reaches_that_head_only(kind: str) -> None:
 
         def edit(activation: torch.Tensor, hook: Any) -> torch.Tensor:
             changed = activation.clone()
-            changed[:, :, 1, ::2] += 0.3
+            changed[:, :, -1, ::2] += 0.3
             return changed
 
         with recorded(points, watched) as before:
@@ -116,4 +116,4 @@ def test_an_edit_of_one_head_s_input_reaches_that_head_only(kind: str) -> None:
         for letter, number in heads.items():
             one, other = before[f"blocks.0.attn.hook_{letter}"][0], after[f"blocks.0.attn.hook_{letter}"][0]
             changed = [head for head in range(number) if not torch.allclose(one[:, :, head], other[:, :, head])]
-            assert changed == ([1] if copy in ("hook_attn_in", f"hook_{letter}_input") else []), (copy, letter)
+            assert changed == ([number - 1] if copy in ("hook_attn_in", f"hook_{letter}_input") else []), (copy, letter)

@@ -59,7 +59,7 @@ def test_values(kind: str) -> None:
 
 
 def check_norms(form: Kind, cache: Mapping[str, torch.Tensor]) -> None:
-    """What stands before a gain has a mean square of one, but for a norm's epsilon; times the scale, it is the input."""
+    """What stands before a gain has a mean square of one, but for an epsilon; times the scale, it is the input."""
     for name in cache:
         if name.endswith("hook_normalized") and form.norm == "rms":
             mean_square = cache[name].pow(2).mean(-1)
@@ -80,10 +80,16 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
     for letter in "qkv":
         if letter in seen:
             assert torch.equal(at(f"attn.hook_{letter}").flatten(-2), seen[letter][1]), letter
+    for norm in sorted(seen.keys() & {"ln1", "ln2", "ln1_post", "ln2_post"}):
+        check_norm(form, at(f"{norm}.hook_scale"), at(f"{norm}.hook_normalized"), *seen[norm])
     assert torch.equal(at("attn.hook_z").flatten(-2), seen["out"][0])
     assert torch.equal(at("attn.hook_pattern"), output.attentions[layer])
     assert_close(at("attn.hook_attn_scores").softmax(-1), at("attn.hook_pattern"), "pattern", **CLOSE)
     check_scores(form, at, layer)
+    if not form.query_key_norm:
+        for letter in "qk":
+            rest = at(f"attn.hook_{letter}")[..., form.rotated[layer] :]
+            assert torch.equal(at(f"attn.hook_rot_{letter}")[..., form.rotated[layer] :], rest), letter
     if "qkv" in seen:
         queries = at("attn.hook_q"), at("attn.hook_k"), at("attn.hook_v")
         assert torch.equal(torch.cat([each.flatten(-2) for each in queries], -1), seen["qkv"][1])
@@ -108,6 +114,17 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
     if not form.parallel:
         assert_close(at("hook_resid_mid"), parts, "hook_resid_mid", **CLOSE)
     assert_close(at("hook_resid_post"), parts + at("hook_mlp_out"), "hook_resid_post", **CLOSE)
+
+
+def check_norm(
+    form: Kind, scale: torch.Tensor, normalized: torch.Tensor, taken: torch.Tensor, given: torch.Tensor
+) -> None:
+    """A norm divides what it takes by its scale; what it gives is seen of a layer norm."""
+    if form.norm == "layer":
+        assert torch.equal(normalized, given)
+        assert_close(scale, taken.std(-1, correction=0, keepdim=True), "hook_scale", rtol=1e-3, atol=1e-4)
+    else:
+        assert_close(normalized * scale, taken, "hook_normalized", **CLOSE)
 
 
 def check_scores(form: Kind, at: Any, layer: int) -> None:

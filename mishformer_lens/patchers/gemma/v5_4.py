@@ -1,0 +1,11 @@
+"""Gemma since its embedding multiplies by itself."""
+
+from mishformer_lens.patchers.gemma import FAMILY
+from mishformer_lens.patchers.llama_like import v4_48
+
+CACHE_ARGUMENT = v4_48.CACHE_ARGUMENT
+CACHE_BY_PLACE = v4_48.CACHE_BY_PLACE
+ATTENTION = v4_48.ATTENTION
+UNSUPPORTED = v4_48.UNSUPPORTED
+
+EDITS = v4_48.edits(FAMILY)

@@ -1,0 +1,23 @@
+"""What llama-like families call their parts: TransformerLens's name to HuggingFace's."""
+
+COMPONENTS = {
+    "blocks": "layers",
+    "ln_final": "norm",
+    "attn": "self_attn",
+    "mlp": "mlp",
+    "ln1": "input_layernorm",
+    "ln2": "post_attention_layernorm",
+}
+"""As Llama calls them."""
+
+QUERY_KEY_NORMS = {"attn.q_norm": "self_attn.q_norm", "attn.k_norm": "self_attn.k_norm"}
+
+PRE_AND_POST_NORMS = {
+    "ln1_post": "post_attention_layernorm",
+    "ln2": "pre_feedforward_layernorm",
+    "ln2_post": "post_feedforward_layernorm",
+}
+"""Norms before and after attention and MLP."""
+
+POST_NORMS = {"ln1": "post_attention_layernorm", "ln2": "post_feedforward_layernorm"}
+"""Norms after attention and MLP, and none before."""

@@ -1,0 +1,23 @@
+"""Mistral: what its models have in every release."""
+
+from mishformer_lens.patchers.family import Family
+from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like.components import COMPONENTS
+from mishformer_lens.patchers.parts import MLP, Attention, Norm
+
+FAMILY = Family(
+    name="mistral",
+    base_model="MistralModel",
+    components=COMPONENTS,
+    norm=Norm("rms", own=True),
+    attention=Attention(
+        rotary=True,
+        n_heads="config.num_attention_heads",
+        n_key_value_heads="config.num_key_value_heads",
+    ),
+    mlp=MLP(gated=True),
+    first_release="4.48",
+    template="llama_like",
+    prefix="Mistral",
+    forms=forms.LLAMA,
+)

@@ -1,0 +1,23 @@
+"""SmolLM3: what its models have in every release."""
+
+from mishformer_lens.patchers.family import Family
+from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like.components import COMPONENTS
+from mishformer_lens.patchers.parts import MLP, Attention, Norm
+
+FAMILY = Family(
+    name="smollm3",
+    base_model="SmolLM3Model",
+    components=COMPONENTS,
+    norm=Norm("rms", own=True),
+    attention=Attention(
+        rotary=True,
+        n_heads="config.num_attention_heads",
+        n_key_value_heads="config.num_key_value_heads",
+    ),
+    mlp=MLP(gated=True),
+    first_release="4.53",
+    template="llama_like",
+    prefix="SmolLM3",
+    forms=forms.LLAMA,
+)

@@ -1,0 +1,76 @@
+"""One norm serves attention and MLP, and has two names: each of them reaches its own side, and the norm runs once."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import mishformer_lens
+from tests.conformance.families.conftest import here
+from tests.conformance.families.contract import unflagged
+from tests.conformance.families.test_values import blocks_of
+from tests.kinds import kinds
+from tests.models import Case, make_model, make_tokens
+from tests.recording import assert_same, hooked, recorded
+
+NAMES = ("hook_mlp_in", "ln2.hook_scale", "ln2.hook_normalized", "ln1.hook_scale", "ln1.hook_normalized")
+
+
+@pytest.fixture(params=[name for name in here() if kinds()[name].shared_norm])
+def shared(request: pytest.FixtureRequest) -> str:
+    """Every kind whose attention and MLP share a norm."""
+    return str(request.param)
+
+
+def test_the_norm_runs_once_idle_and_observed(shared: str) -> None:
+    model = make_model(Case(shared))
+    instrumentation = mishformer_lens.instrument(model)
+    ran: list[object] = []
+    blocks_of(model, kinds()[shared])[0].input_layernorm.register_forward_hook(lambda *_: ran.append(None))
+    model(make_tokens())
+    assert len(ran) == 1
+    with instrumentation.caching([*unflagged(shared), "blocks.0.hook_mlp_in"]):
+        model(make_tokens())
+    assert len(ran) == 2
+
+
+def test_either_name_shows_what_the_norm_gives(shared: str) -> None:
+    model = make_model(Case(shared))
+    instrumentation = mishformer_lens.instrument(model)
+    with instrumentation.caching() as cache:
+        model(make_tokens())
+    for hook in ("hook_scale", "hook_normalized"):
+        assert torch.equal(cache[f"blocks.0.ln1.{hook}"], cache[f"blocks.0.ln2.{hook}"])
+
+
+def test_a_hook_of_somebody_s_own_on_the_norm_acts_on_both_sides(shared: str) -> None:
+    model = make_model(Case(shared))
+    points = mishformer_lens.instrument(model).hook_points
+    norm = blocks_of(model, kinds()[shared])[0].input_layernorm
+    norm.register_forward_hook(lambda module, arguments, output: output * 1.5)
+    watched = ["blocks.0.attn.hook_q", "blocks.0.mlp.hook_pre"]
+    with recorded(points, watched) as expected:
+        model(make_tokens())
+    for name in NAMES:
+        with (
+            hooked(points, {f"blocks.0.{name}": lambda activation, hook: activation.clone()}),
+            recorded(points, watched) as found,
+        ):
+            model(make_tokens())
+        assert_same(dict(found), dict(expected), name)
+
+
+def test_gradients_reach_either_side_by_its_own_name(shared: str) -> None:
+    model = make_model(Case(shared))
+    points = mishformer_lens.instrument(model).hook_points
+    gradients: dict[str, torch.Tensor] = {}
+
+    def keep(gradient: Any, hook: Any) -> None:
+        gradients[hook.name] = (gradient[0] if isinstance(gradient, tuple) else gradient).clone()
+
+    names = [f"blocks.0.ln{number}.hook_normalized" for number in (1, 2)]
+    with hooked(points, dict.fromkeys(names, keep), "bwd"):
+        model(make_tokens(), labels=make_tokens()).loss.backward()
+    one, other = (gradients[name] for name in names)
+    assert one.shape == other.shape
+    assert not torch.allclose(one, other)

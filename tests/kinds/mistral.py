@@ -1,0 +1,7 @@
+"""Mistral, with a window in every layer."""
+
+from tests.kinds import Kind, names
+
+KINDS = {
+    "mistral": Kind("mistral", names("Mistral"), {"head_dim": 10, "sliding_window": 4}, d_head=10, windows=(4, 4)),
+}

@@ -1,0 +1,23 @@
+"""Olmo3, with biases, a window in the first layer, and rotations that are scaled as YaRN does."""
+
+from tests.kinds import MODULES, YARN_ROPE, Kind, names
+
+KINDS = {
+    "olmo3": Kind(
+        "olmo3",
+        names("Olmo3"),
+        {
+            "head_dim": 10,
+            "attention_bias": True,
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "rope_scaling": YARN_ROPE,
+        },
+        d_head=10,
+        norms="after",
+        query_key_norm="joined",
+        norms_in_turn=True,
+        modules={**MODULES, "ln1": "post_attention_layernorm", "ln2": "post_feedforward_layernorm"},
+        windows=(4, None),
+    ),
+}
