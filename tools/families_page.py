@@ -18,8 +18,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "families.md"
 HEAD = """\
 # Families
 
-Made by `python -m tools.families_page --write` from the families' descriptions; do not edit. What runs where is in the
-[tables](../compat/README.md); what each hook point means is in [hooks](hooks.md).
+Made by `python -m tools.families_page --write` from the descriptions in `mishformer_lens/patchers/`; do not edit.
+[What runs where](../compat/README.md); [what each hook point means](hooks.md).
 
 `HookedTransformer` serves the families with a "yes" under *drop-in*; on the others it raises `UnsupportedModelError`,
 and `mishformer_lens.instrument(model)` gives all the hook points below.
@@ -31,8 +31,8 @@ HOOKS = """
 B batch, P position (Q of queries, K of keys), H heads, G heads of keys and values where there are fewer, D `d_model`,
 d `d_head`, M `d_mlp`. Inside a block the names follow `blocks.i.`. They are in the order in which they fire, but that
 `ln1` and `ln2` come after what they normalise where norms stand after. A family that has a hook point in another shape
-has a line of its own. Those with a * fire in TransformerLens with a flag only; those of a family with a ° are in some of
-its models.
+has a line of its own. Those with a * fire in TransformerLens with a flag only; those of a family with a ° are in some
+of its models.
 
 | name | shape | in |
 | --- | --- | --- |
