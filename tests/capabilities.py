@@ -77,8 +77,9 @@ def attention_functions() -> Any | None:
 
 def attention_classes(family: str) -> Mapping[str, type]:
     """The attention class of every implementation; empty where one class serves all."""
-    name = {"gpt2": "GPT2_ATTENTION_CLASSES", "gpt_neox": "GPT_NEOX_ATTENTION_CLASSES"}[family]
-    return dict(vars(modeling_module(family)).get(name, {}))
+    named = {name: value for name, value in vars(modeling_module(family)).items() if name.endswith("_ATTENTION_CLASSES")}
+    assert len(named) < 2
+    return next((dict(value) for value in named.values()), {})
 
 
 def supports_static_cache(family: str) -> bool:
