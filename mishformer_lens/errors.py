@@ -39,7 +39,11 @@ class ResolutionError(MishformerLensError):
 
 
 class TransformersNotInstalledError(ResolutionError):
-    """transformers, or the model package of a family, is not installed."""
+    """transformers is not installed."""
+
+
+class FamilyNotInReleaseError(ResolutionError):
+    """The installed release of transformers does not have the family."""
 
 
 class SourceUnreadableError(ResolutionError):
@@ -51,7 +55,7 @@ class SourceChangedError(ResolutionError):
 
 
 class ReleaseTooOldError(ResolutionError):
-    """The installed release of transformers is older than every variant."""
+    """The installed release of transformers is older than every variant of the family."""
 
 
 class UnverifiedSourceError(ResolutionError):

@@ -1,38 +1,46 @@
 """Prove every supported model that is created from now on."""
 
 import functools
-import importlib
 import threading
 from typing import Any
 
 from torch import nn
 
-from mishformer_lens.errors import NotInstrumentedError
+from mishformer_lens.errors import FamilyNotInReleaseError, NotInstrumentedError, ReleaseTooOldError
 from mishformer_lens.instrumentation import instrument
 from mishformer_lens.patchers import FAMILIES
-from mishformer_lens.patchers.resolver import resolve_imported
+from mishformer_lens.patchers.resolver import modeling_module, resolve_imported
 
 _lock = threading.Lock()
 
 
 def install(*, allow_unverified: bool | None = None) -> None:
-    """From now on, see to it that every GPT-2 and GPT-NeoX model can be hooked when it is created, whoever creates it.
+    """From now on, see to it that every model of a supported family can be hooked when it is created, whoever
+    creates it.
 
     The base classes' ``__init__`` is wrapped, and the instance is instrumented; so it does not matter under which name,
     from which attention-class dictionary or by which ``Auto`` class the parts are made. A model that has no place for
     hook points is refused there and then, not when the first hook is added. Its hook points are those that
     :func:`mishformer_lens.instrument` gives. Models that exist already stay as they are. Installing twice changes
-    nothing.
+    nothing. Families that the installed release does not have, or not in a form that can be hooked, are left out.
 
     Raises:
-        ResolutionError: a family has no proven variant for the installed release; then nothing is installed.
+        ResolutionError: a family has no proven variant for the installed release, or none can be hooked in it; then
+            nothing is installed.
     """
     with _lock:
-        classes = []
+        classes: list[Any] = []
+        too_old: Exception | None = None
         for family in FAMILIES.values():
-            module = importlib.import_module(family.module_name)
-            resolve_imported(family, module, allow_unverified)
+            try:
+                module = modeling_module(family)
+                resolve_imported(family, module, allow_unverified)
+            except (FamilyNotInReleaseError, ReleaseTooOldError) as error:
+                too_old = error
+                continue
             classes.append(getattr(module, family.base_model))
+        if not classes and too_old is not None:
+            raise too_old
         for cls in classes:
             if cls not in _installed:
                 _installed[cls] = _Installed(cls, allow_unverified)

@@ -419,7 +419,7 @@ def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Ins
     returned.
 
     Args:
-        model: a GPT-2 or GPT-NeoX model of transformers, with any head or wrapper around it.
+        model: a model of transformers of a supported family, with any head or wrapper around it.
         allow_unverified: go on, with a warning, where the installed source fits but was never verified. None: what the
             environment variable ``MISHFORMER_LENS_ALLOW_UNVERIFIED`` says.
 

@@ -1,7 +1,6 @@
 """The edits of a variant for those who patch with mishax."""
 
 import ast
-import importlib
 from typing import TYPE_CHECKING
 
 from mishformer_lens.compat.members import member_text
@@ -12,7 +11,7 @@ from mishformer_lens.engine.patching import apply_edit
 from mishformer_lens.errors import MissingDependencyError, PatchError, UnsupportedModelError
 from mishformer_lens.patched_classes import DOCUMENTATION_DECORATORS
 from mishformer_lens.patchers import FAMILIES, Variant
-from mishformer_lens.patchers.resolver import resolve_imported
+from mishformer_lens.patchers.resolver import modeling_module, resolve_imported
 from mishformer_lens.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -34,11 +33,11 @@ def to_mishax(family: str, *, allow_unverified: bool | None = None) -> "ModuleAS
     """The edits for the installed release as a ``mishax.ast_patcher.ModuleASTPatcher``.
 
     It carries the edits alone. The code that they patch calls hook points by attribute (``self.hook_z`` and so on, and
-    the helpers ``attention_inputs``, ``attention_scores`` and ``head_results``), which
-    :func:`mishformer_lens.instrument` would have put on the modules; with mishax, that is yours to do.
+    helpers such as ``attention_inputs`` and ``norm_hooks``), which :func:`mishformer_lens.instrument` would have put on
+    the modules; with mishax, that is yours to do.
 
     Args:
-        family: ``gpt2`` or ``gpt_neox``.
+        family: its name in transformers, as ``gpt2``.
         allow_unverified: see :func:`mishformer_lens.instrument`.
 
     Raises:
@@ -57,7 +56,7 @@ def to_mishax(family: str, *, allow_unverified: bool | None = None) -> "ModuleAS
             f"{error.name} is not installed, and mishax is on no package index. Install it from its repository: "
             'pip install "mishax @ git+https://github.com/google-deepmind/mishax"'
         ) from error
-    module = importlib.import_module(FAMILIES[family].module_name)
+    module = modeling_module(FAMILIES[family])
     verdict, source = resolve_imported(FAMILIES[family], module, allow_unverified)
     pairs, at_most = mishax_pairs(source.text, verdict.variant)
     return ModuleASTPatcher(module, PatchSettings(prefix=_PREFIX, allow_num_matches_upto=at_most), **pairs)

@@ -104,13 +104,16 @@ class Where:
     dtype: str = ""
     feature: str = ""
     hook_point: str = ""
+    tier: str = ""
 
 
 def where(item: pytest.Item) -> Where:
     """What a test speaks for."""
     parameters: dict[str, Any] = item.callspec.params if isinstance(item, pytest.Function) and _has_case(item) else {}
-    if not parameters or "conformance" not in Path(item.nodeid.partition("::")[0]).parts:
+    folders = Path(item.nodeid.partition("::")[0]).parts
+    if not parameters or "conformance" not in folders:
         return Where()
+    tier = "family" if "families" in folders else "deep"
     case = parameters.get("case", parameters.get("float32_case"))
     scenario = _scenario(item, case) if "scenario" in parameters else ""
     name = item.name.partition("[")[0].removeprefix("test_").replace("_", " ")
@@ -118,7 +121,7 @@ def where(item: pytest.Item) -> Where:
     if case is None:
         from tests.models import family_of
 
-        return Where(family_of(str(parameters["kind"])), "eager", "float32", feature)
+        return Where(family_of(str(parameters["kind"])), "eager", "float32", feature, tier=tier)
     dtype = str(case.dtype).removeprefix("torch.")
     attention = case.attention
     if attention == "flash_attention_2" and item.get_closest_marker("gpu") is None:
@@ -126,7 +129,7 @@ def where(item: pytest.Item) -> Where:
         from mishformer_lens.compat.outcomes import STAND_IN
 
         attention += STAND_IN
-    return Where(case.family, attention, dtype, feature, str(parameters.get("hook_point", "")))
+    return Where(case.family, attention, dtype, feature, str(parameters.get("hook_point", "")), tier)
 
 
 def _has_case(item: pytest.Function) -> bool:
@@ -219,6 +222,7 @@ class Recorder:
                 {name: _count(marks) for name, marks in features.items()},
                 {name: worst(marks) for name, marks in points.items()},
                 tuple(dict.fromkeys(reason for _, _, reason in found if reason)),
+                "deep" if any(place.tier == "deep" for place, _, _ in found) else "family",
             )
 
 

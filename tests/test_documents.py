@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mishformer_lens.patchers import FAMILIES
+from tools import families_page
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,7 +26,35 @@ def test_the_table_of_hooks_names_every_hook_point(family: str) -> None:
     text = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
     specs = FAMILIES[family]
     for spec in (*specs.embedding_hooks, *specs.block_hooks, *specs.final_hooks):
-        assert spec.name.rpartition(".")[2] in text
+        part, _, name = spec.name.rpartition(".")
+        assert name in text
+        assert part.rpartition(".")[2] in text
+
+
+def test_the_page_of_families_is_what_their_descriptions_say() -> None:
+    assert families_page.PAGE.read_text(encoding="utf-8") == families_page.make_page()
+
+
+def test_the_page_of_families_has_every_hook_point_in_its_shape() -> None:
+    rows = [line.strip("| ").split(" | ") for line in families_page.make_page().splitlines() if line.startswith("| `")]
+    named = {(name.strip("`* "), shape): families for name, shape, families in rows}
+    for family in FAMILIES.values():
+        for spec in families_page.specs_of(family):
+            having = [text for (name, _), text in named.items() if name == spec.name]
+            assert any(_says(text, family.name) for text in having), (family.name, spec.name)
+    assert len(named) == len(rows)
+
+
+def _says(families: str, family: str) -> bool:
+    if families.startswith("all"):
+        return family not in families.removeprefix("all but ").split(", ")
+    return family in families.replace("°", "").split(", ")
+
+
+def test_the_readme_leads_to_every_family() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "(docs/families.md)" in text
+    assert f"{len(FAMILIES) - 2} families" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_documents_link_only_to_files_that_are_there() -> None:

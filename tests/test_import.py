@@ -36,9 +36,9 @@ def test_importing_it_imports_neither_torch_nor_transformers_nor_transformer_len
 def test_the_selected_variants_are_shown_without_importing_them_either() -> None:
     code = (
         "import sys, mishformer_lens\n"
-        "assert set(mishformer_lens.variants) == {'gpt2', 'gpt_neox'}\n"
+        "assert {'gpt2', 'gpt_neox', 'llama'} <= set(mishformer_lens.variants)\n"
         "for family, variant in mishformer_lens.variants.items():\n"
-        "    assert variant.family == family and 'eager' in variant.attention\n"
+        "    assert variant is None or variant.family == family and 'eager' in variant.attention\n"
         "    print(variant)\n"
         "assert 'torch' not in sys.modules\n"
     )
@@ -110,11 +110,24 @@ def imported_beside(folder: Path, own: str | None, metadata: str | None) -> list
         "    import mishformer_lens\n"
         "for each in caught:\n"
         "    print(each.category.__name__, each.message)\n"
-        "assert bool(caught) == (mishformer_lens.variants == {'gpt2': None, 'gpt_neox': None})\n"
+        "from packaging.version import Version\n"
+        "youngest = max(mishformer_lens.patchers.FAMILIES.values(), key=lambda each: Version(each.first_release))\n"
+        "assert bool(caught) == (mishformer_lens.variants['gpt2'] is None)\n"
+        "assert bool(caught) == (set(mishformer_lens.variants.values()) == {None})\n"
+        "print('youngest', mishformer_lens.variants[youngest.name])\n"
     )
     result = run(code)
     assert result.returncode == 0, result.stderr
-    return result.stdout.splitlines()
+    *warned, youngest = result.stdout.splitlines()
+    return warned if own != YOUNGER else [*warned, youngest]
+
+
+YOUNGER = "4.44.2"
+"""A release that lacks some family."""
+
+
+def test_a_family_that_is_younger_than_the_release_is_none_without_a_warning(tmp_path: Path) -> None:
+    assert imported_beside(tmp_path, YOUNGER, None) == ["youngest None"]
 
 
 @pytest.mark.parametrize("metadata", ["Version: 4.40.0\n", "Version: main\n", "", None])
@@ -153,7 +166,7 @@ def test_without_transformers_the_import_warns_and_does_not_fail() -> None:
         "    warnings.simplefilter('always')\n"
         "    import mishformer_lens\n"
         "assert ['transformers is not installed' in str(each.message) for each in caught] == [True]\n"
-        "assert mishformer_lens.variants == {'gpt2': None, 'gpt_neox': None}\n"
+        "assert mishformer_lens.variants == dict.fromkeys(mishformer_lens.patchers.FAMILIES)\n"
     )
     result = run(code)
     assert result.returncode == 0, result.stderr

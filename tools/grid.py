@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
 import tomllib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 GRID_FILE = ROOT / "compat" / "grid.toml"
 LOCKS = ROOT / "compat" / "locks"
-FINGERPRINTS_FILE = ROOT / "mishformer_lens" / "patchers" / "fingerprints.json"
+PATCHERS = ROOT / "mishformer_lens" / "patchers"
+FINGERPRINTS_FILE = PATCHERS / "fingerprints.json"
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,17 @@ class Grid:
         known = ", ".join(cell.minor for cell in self.cells)
         raise KeyError(f"no cell {minor!r} in {GRID_FILE.name}; it has {known}")
 
-    def edges(self, fingerprints: Path = FINGERPRINTS_FILE) -> tuple[Cell, ...]:
-        """The cells with the first and the last release that each patcher variant serves."""
+    def edges(self, fingerprints: Path = FINGERPRINTS_FILE, patchers: Path = PATCHERS) -> tuple[Cell, ...]:
+        """The cells with the first and the last release that each source shape with variants of its own serves.
+
+        Those are the families that follow no template, and the templates. When a family of a template was born, or
+        departed from it, is no edge: with many families nearly every cell would be one.
+        """
         edges: set[str] = set()
-        for table in json.loads(fingerprints.read_text(encoding="utf-8")).values():
-            for shapes in table["shapes"].values():
-                releases = {release for shape in shapes.values() for release in shape["releases"]}
-                served = [cell.minor for cell in self.cells if cell.transformers in releases]
-                edges.update(served[:1] + served[-1:])
+        table = json.loads(fingerprints.read_text(encoding="utf-8"))
+        for served in (*_served_alone(table, patchers), *_served_by_templates(self.cells, patchers)):
+            minors = [cell.minor for cell in self.cells if cell.transformers in served]
+            edges.update(minors[:1] + minors[-1:])
         return tuple(cell for cell in self.cells if cell.minor in edges)
 
     def newest_of_each_transformer_lens(self) -> tuple[Cell, ...]:
@@ -68,6 +75,24 @@ class Grid:
     def on_python(self, python: str) -> tuple[Cell, ...]:
         """The cells that are tested on one Python, such as "3.12"."""
         return tuple(cell for cell in self.cells if python in cell.pythons)
+
+
+def _served_alone(table: dict[str, Any], patchers: Path) -> Iterator[set[str]]:
+    """For each variant of a family that follows no template, the releases that it serves."""
+    for name, entry in table.items():
+        # Nothing of the package is imported: it would want transformers here.
+        if "template=" in (patchers / name / "__init__.py").read_text(encoding="utf-8"):
+            continue
+        for shapes in entry["shapes"].values():
+            yield {release for shape in shapes.values() for release in shape["releases"]}
+
+
+def _served_by_templates(cells: Sequence[Cell], patchers: Path) -> Iterator[set[str]]:
+    """For each variant of a template, the releases from the one that it is named after to the next variant's."""
+    for folder in patchers.glob("*_like"):
+        begins = sorted(minor_key(path.stem[1:].replace("_", ".")) for path in folder.glob("v*_*.py"))
+        for begin, end in itertools.pairwise([*begins, (sys.maxsize,)]):
+            yield {cell.transformers for cell in cells if begin <= minor_key(cell.minor) < end}
 
 
 def minor_key(minor: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from mishformer_lens.engine import Edit, Edits, as_edits, patch_source
 from mishformer_lens.engine.edits import clean
 from mishformer_lens.engine.matching import find_member
 
-HELPERS = ("attention_inputs", "attention_scores", "head_results")
+HELPERS = ("attention_call", "attention_inputs", "attention_scores", "head_results", "norm_hooks")
 HOOK_METHODS = ("", "heads_first", "copied", "for_batch")
 # Calls that start with one of these take the activation as an argument; others are methods of the activation.
 NO_ACTIVATIONS = ("self", "module", "nn", "torch", "_kwargs")
@@ -209,8 +209,16 @@ def _bind(name: str, value: ast.expr) -> ast.Assign:
 # What stands in the place of a call where the hook is not there at all, from the call's arguments.
 UNHOOKED: dict[str, Callable[[list[ast.expr]], ast.expr]] = {
     **dict.fromkeys(HOOK_METHODS, lambda arguments: arguments[0]),
-    "normalize": lambda arguments: ast.Call(arguments[0], [arguments[1]], []),
-    "project": lambda arguments: ast.Call(arguments[0], [arguments[1]], []),
+    **dict.fromkeys(
+        ("normalize", "project", "query", "key", "value"),
+        lambda arguments: ast.Call(arguments[0], [arguments[1]], []),
+    ),
+    **dict.fromkeys(("around", "around_flash", "normalized"), lambda arguments: arguments[0]),
+    "divided": lambda arguments: ast.BinOp(
+        arguments[0],
+        ast.Mult(),
+        ast.Call(ast.Attribute(ast.Name("torch", ast.Load()), "rsqrt", ast.Load()), [arguments[1]], []),
+    ),
     "choose": lambda arguments: arguments[0],
     "choose_by_type": lambda arguments: ast.Subscript(arguments[0], arguments[1], ast.Load()),
     "sdpa": lambda arguments: arguments[0],

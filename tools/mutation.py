@@ -1,6 +1,7 @@
 """Shows that the conformance suite catches every mistake that an edit could have.
 
-    python tools/mutation.py                  both families, with the installed transformers
+    python tools/mutation.py                  every form of an edit once, with the installed transformers
+    python tools/mutation.py --family NAME    every edit of one family
     python tools/mutation.py --json FILE      and what happened to each mutant
     python tools/mutation.py --only TEXT      the mutants with this in their names: does a new test catch them?
     python tools/mutation.py TEST...          with some of the tests only
@@ -32,9 +33,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from mishformer_lens.engine import as_edits  # noqa: E402 - the path is set first
+from mishformer_lens.engine.edits import clean  # noqa: E402
 from mishformer_lens.patchers import FAMILIES, Family, Variant  # noqa: E402
 from mishformer_lens.patchers.installed import installed_source  # noqa: E402
-from mishformer_lens.patchers.resolver import judge  # noqa: E402
+from mishformer_lens.patchers.resolver import has_begun, judge  # noqa: E402
 from tools.mutants import Mutant, make_mutants  # noqa: E402
 
 EQUIVALENT = ROOT / "tests" / "conformance" / "equivalent_mutants.toml"
@@ -130,14 +132,16 @@ class MutationRun:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
+        # pytest imports plugins in a way of its own, and complains of those that were imported before.
+        from tests.outcome_plugin import where
+
         family = FAMILIES[trial.variant.family]
-        others = [name for name in FAMILIES if name != family.name]
-        items = [item for item in session.items if not any(name in item.nodeid for name in others)]
+        items = [item for item in session.items if where(item).family in ("", family.name)]
         session.items = sorted(items, key=self._cost)
         if trial.mutant is not None:
             replace_edits(family, trial.variant, trial.mutant)
             if not trial.mutant.drops_edit:
-                forward_once(family)
+                forward_once(family, trial.variant)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self.report_to is not None and (report.failed or report.when == "call"):
@@ -160,15 +164,16 @@ def replace_edits(family: Family, variant: Variant, mutant: Mutant) -> None:
     vars(family)["variants"] = tuple(mutated if each is variant else each for each in family.variants)
 
 
-def forward_once(family: Family) -> None:
+def forward_once(family: Family, variant: Variant) -> None:
     """Run tiny models once, every part lent, no hook on: raises what a mutant that cannot run raises."""
     import mishformer_lens
+    from tests.kinds import kinds
     from tests.models import KINDS, Case, make_model, make_tokens
 
-    for kind in KINDS:
+    for kind in (*KINDS, *kinds()):
         for attention in ("eager", "sdpa"):
             case = Case(kind, attention)
-            if case.family == family.name:
+            if case.family == family.name and attention in variant.attention:
                 model = make_model(case)
                 instrumentation = mishformer_lens.instrument(model)
                 with contextlib.ExitStack() as lent:
@@ -177,14 +182,55 @@ def forward_once(family: Family) -> None:
                     model(make_tokens())
 
 
-def make_trials(families: Iterable[Family]) -> list[Trial]:
-    """For each family, first the edits as they are, then every mutant of the variant for the installed release."""
+Form = tuple[str, str]
+"""A member without the prefix of its family's class names, and the edits of it."""
+
+
+def forms_of(family: Family, variant: Variant) -> dict[str, Form]:
+    """Member to its form. Families that have a form in common share its mutants: what catches them is the same."""
+    prefix = family.prefix or None
+    return {
+        member: (
+            member.removeprefix(family.prefix) if prefix else f"{family.name} {member}",
+            repr([(clean(edit.before), clean(edit.after), edit.count) for edit in edits]),
+        )
+        for member, edits in as_edits(variant.edits).items()
+    }
+
+
+def choose_members(variants: Sequence[tuple[Family, Variant]]) -> dict[str, set[str]]:
+    """Family to the members whose mutants are tried with it, so that every form is tried once, with few families.
+
+    Those with the most forms that no other has so far come first: a few families, each with many of its members.
+    """
+    open_forms = {family.name: forms_of(family, variant) for family, variant in variants}
+    chosen: dict[str, set[str]] = {}
+    tried: set[Form] = set()
+    while open_forms:
+        left = {name: {m for m, form in forms.items() if form not in tried} for name, forms in open_forms.items()}
+        name = max(left, key=lambda each: len(left[each]))
+        if not left[name]:
+            break
+        chosen[name] = left[name]
+        tried |= set(open_forms.pop(name).values())
+    return chosen
+
+
+def make_trials(families: Iterable[Family], *, each_form_once: bool = False) -> list[Trial]:
+    """For each family, first the edits as they are, then every mutant of the variant for the installed release.
+
+    Families that the release does not have are left out; with `each_form_once`, those whose forms others have too.
+    """
     release = importlib.metadata.version("transformers")
+    found = [(each, installed_source(each).text) for each in families if has_begun(each, release)]
+    variants = [(family, judge(family, source, release).variant, source) for family, source in found]
+    chosen = choose_members([(family, variant) for family, variant, _ in variants]) if each_form_once else None
     trials = []
-    for family in families:
-        source = installed_source(family).text
-        variant = judge(family, source, release).variant
-        trials += [Trial(variant, None), *(Trial(variant, mutant) for mutant in make_mutants(source, variant.edits))]
+    for family, variant, source in variants:
+        members = set(variant.edits) if chosen is None else chosen.get(family.name, set())
+        mutants = [mutant for mutant in make_mutants(source, variant.edits) if mutant.member in members]
+        if mutants:
+            trials += [Trial(variant, None), *(Trial(variant, mutant) for mutant in mutants)]
     return trials
 
 
@@ -230,10 +276,14 @@ def summarize(variant: Variant, trials: Sequence[Trial], equivalent: Iterable[tu
 
 
 def problems(trials: Sequence[Trial], equivalent: Iterable[tuple[str, str, str]]) -> list[str]:
-    """What is wrong with the list of equivalent mutants."""
+    """What is wrong with the list of equivalent mutants, as far as it is of members that were tried."""
+    tried = {trial.name[:2] for trial in trials if trial.mutant is not None}
     outcomes = {trial.name: trial for trial in trials if trial.mutant is not None}
     found = []
     for name in equivalent:
+        family, member, _ = name
+        if (family, member) not in tried and FAMILIES[family].template is not None:
+            continue  # another family with the same form was tried
         if name not in outcomes:
             found.append(f"{': '.join(name)} is listed as equivalent, but there is no such mutant")
         elif outcomes[name].caught:
@@ -307,13 +357,15 @@ def paths_of(tests: Sequence[str]) -> list[str]:
         return list(tests)
     named = [folder / name for name in TESTS if name]
     others = sorted(path for path in folder.glob("test_*.py") if path not in named)
+    # What every family runs comes first: families of a template have little else.
+    others = [*sorted((folder / "families").glob("test_*.py")), *others]
     at = TESTS.index("")
     return [str(path) for path in (*named[:at], *others, *named[at:]) if path.exists()]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--family", choices=list(FAMILIES), help="one family instead of both")
+    parser.add_argument("--family", choices=list(FAMILIES), help="every edit of one family, instead of each form once")
     parser.add_argument("--removals", action="store_true", help="drop whole edits only: a few minutes instead of many")
     parser.add_argument("--only", metavar="TEXT", default="", help="only the mutants with this in their names")
     parser.add_argument("--json", type=Path, help="write what happened to each mutant to this file")
@@ -321,7 +373,7 @@ def main() -> int:
     parser.add_argument("tests", nargs="*", help="test files instead of the whole conformance suite")
     arguments = parser.parse_args()
     families = [family for family in FAMILIES.values() if arguments.family in (None, family.name)]
-    trials = make_trials(families)
+    trials = make_trials(families, each_form_once=arguments.family is None)
     if arguments.removals:
         trials = [trial for trial in trials if trial.mutant is None or trial.mutant.drops_edit]
     if arguments.only:

@@ -38,7 +38,8 @@ def run(arguments: Sequence[str]) -> None:
 def doctor(as_json: bool) -> None:
     """Say what is installed, which variants serve it, and what is broken or not supported.
 
-    Exit code 0: every family is verified and nothing is broken; 1: something is broken; 3: something is unverified.
+    Exit code 0: every family that the release has is verified and nothing is broken; 1: something is broken; 3:
+    something is unverified.
     """
     from mishformer_lens.compat.doctor import examine
 

@@ -1,5 +1,6 @@
 """``mishformer-lens compat``: what works with which release, read from sources and from recorded runs."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from mishformer_lens.cli import output
+from mishformer_lens.errors import SourceFileMissingError
 from mishformer_lens.patchers import FAMILIES, Family
+from mishformer_lens.patchers.resolver import has_begun, why_not_begun
 from mishformer_lens.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -73,7 +76,7 @@ def scan(
     """Say for each release and family which variant serves it, and whether that is verified.
 
     Exit code 0: all is verified (your own patches: all apply); 1: something fails; 3: nothing fails, but something only
-    applies; 2: the sources could not be read.
+    applies; 2: the sources could not be read. A family that a release does not have yet is absent, which is no failure.
     """
     from mishformer_lens.compat.scan import scan as scan_sources
 
@@ -102,14 +105,22 @@ def scan(
 def diff(family: Family, first: str, second: str, offline: bool, as_json: bool) -> None:
     """Show how the members that edits touch changed between two releases, and which edits still hold.
 
-    Exit code 0: every edit of the first release's variant holds in the second; 1: some do not.
+    Exit code 0: every edit of the first release's variant holds in the second, or one of the two does not have the
+    family yet; 1: some do not.
     """
-    from mishformer_lens.compat.members import compare
+    from mishformer_lens.compat.members import Difference, compare
     from mishformer_lens.compat.sources import read_source
 
     registry = _registry(offline)
-    sources = [(found, read_source(family, found, registry)) for found in map(registry.find, (first, second))]
-    difference = compare(family, sources[0], sources[1])
+    numbers = [registry.find(each) for each in (first, second)]
+    sources, absent = [], ""
+    for number in numbers:
+        try:
+            sources.append((number, read_source(family, number, registry)))
+        except SourceFileMissingError as error:
+            absent = absent or _why_absent(family, number, error)
+    nothing = Difference(family.name, numbers[0], numbers[1], "", absent=absent)
+    difference = nothing if absent else compare(family, sources[0], sources[1])
     if as_json:
         output.write_json(difference)
     else:
@@ -130,15 +141,19 @@ def draft(
 ) -> None:
     """Draft the variant file for a release whose anchors are missing, ready to be finished by hand.
 
-    Exit code 0: no draft is needed, a variant fits; 1: a draft was made.
+    Exit code 0: no draft is needed, since a variant fits or the release does not have the family yet; 1: a draft was
+    made.
     """
-    from mishformer_lens.compat.draft import draft_variant
+    from mishformer_lens.compat.draft import Draft, draft_variant
 
     if (release is None) == (source is None):
         raise click.UsageError("give a release, or a --source")
     names = [release] if release is not None else []
     releases, read = _source(source) if source is not None else _registry_source([], names, None, None, offline)
-    made = draft_variant(family, releases[0], read(releases[0], family.source_path))
+    try:
+        made = draft_variant(family, releases[0], read(releases[0], family.source_path))
+    except SourceFileMissingError as error:
+        made = Draft(family.name, releases[0], absent=_why_absent(family, releases[0], error))
     if out is not None and made.open:
         _write_new(out, made.text)
     if as_json:
@@ -200,6 +215,13 @@ def check(folder: Path, as_json: bool) -> None:
         output.leave(output.FOUND)
 
 
+def _why_absent(family: Family, release: str, error: SourceFileMissingError) -> str:
+    """Why a release has no source of a family; where it should have one, the error is raised again."""
+    if has_begun(family, release):
+        raise error
+    return why_not_begun(family, release)
+
+
 def _targets(families: Sequence[Family], patches: Path | None, module: str | None) -> "list[Target]":
     from mishformer_lens.compat.patches import read_patches
     from mishformer_lens.compat.scan import FamilyTarget, PatchesTarget
@@ -245,11 +267,14 @@ def _write_new(path: Path, text: str) -> None:
 
 def _print_rows(rows: "Sequence[Row]") -> None:
     console = output.console()
-    table = output.table("release", "family", "variant", "status", "edits that fail")
-    for row in rows:
-        members = Counter(failure.member or "(no source)" for failure in row.failures)
-        failing = ", ".join(f"{member} ({count})" if count > 1 else member for member, count in members.items())
-        table.add_row(row.release, row.family, row.variant or "-", output.styled(row.status), failing)
+    table = output.table("family", "releases", "variant", "status", "edits that fail")
+    families = dict.fromkeys(row.family for row in rows)
+    in_order = (row for family in families for row in rows if row.family == family)
+    # Neighbouring releases of which the same is to be said share a line.
+    for (family, variant, status, failing), group in itertools.groupby(in_order, _said):
+        releases = [row.release for row in group]
+        shown = releases[0] if len(releases) == 1 else f"{releases[0]} to {releases[-1]}"
+        table.add_row(family, shown, variant or "-", output.styled(status), failing)
     console.print(table)
     counts = Counter(row.status for row in rows)
     console.print(f"{len(rows)} sources: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
@@ -262,7 +287,17 @@ def _print_rows(rows: "Sequence[Row]") -> None:
         console.print(f"What is missing, and what stands there instead: --release {failing_rows[0].release}")
 
 
+def _said(row: "Row") -> tuple[str, str, str, str]:
+    """What a line of the table says of a row, but for its release."""
+    members = Counter(failure.member or "(no source)" for failure in row.failures)
+    failing = ", ".join(f"{member} ({count})" if count > 1 else member for member, count in members.items())
+    return row.family, row.variant, row.status, failing
+
+
 def _print_difference(difference: "Difference") -> None:
+    if difference.absent:
+        output.write(f"there is nothing to compare: {difference.absent}")
+        return
     console = output.console()
     members = output.table("member", "change")
     for member in difference.members:
@@ -295,7 +330,9 @@ def _print_diff(text: str) -> None:
 
 
 def _print_draft(made: "Draft", out: Path | None) -> None:
-    if not made.open:
+    if made.absent:
+        output.write(f"there is nothing to draft from: {made.absent}")
+    elif not made.open:
         output.write(
             f"no draft is needed: every edit of {made.family} {made.variant} holds in the source of {made.release}. "
             "Verify it with the suite, and add its fingerprint."
@@ -304,7 +341,9 @@ def _print_draft(made: "Draft", out: Path | None) -> None:
         output.write(made.text)
     else:
         name = f"v{'_'.join(made.release.split('.')[:2])}"
+        template = FAMILIES[made.family].template
+        moved = "" if template is None else f"; where all its families moved alike, make a {template}/{name}.py of it"
         output.write(
             f"{out}: {made.holding} edits of {made.variant} hold, {len(made.open)} are to be written. Finish it as "
-            f"mishformer_lens/patchers/{made.family}/{name}.py"
+            f"mishformer_lens/patchers/{made.family}/{name}.py{moved}"
         )

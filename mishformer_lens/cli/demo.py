@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--model", metavar="PATH_OR_NAME", help="A GPT-2 or GPT-NeoX checkpoint; by default the one that ships.")
+@click.option(
+    "--model", metavar="PATH_OR_NAME", help="A checkpoint of any supported family; by default the one that ships."
+)
 @click.option("--text", help="The text to look at.")
 @click.option(
     "--out",

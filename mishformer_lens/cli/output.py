@@ -20,11 +20,11 @@ STYLES = {
     "applies": "yellow",
     "fails": "red",
     "unusable": "red",
+    "absent": "dim",
     "same": "dim",
     "changed": "yellow",
     "added": "green",
     "removed": "red",
-    "absent": "dim",
 }
 
 Item = TypeVar("Item")

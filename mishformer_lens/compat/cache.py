@@ -16,8 +16,8 @@ from mishformer_lens.errors import CacheError
 CACHE_VARIABLE = "MISHFORMER_LENS_CACHE"
 """This environment variable names another folder for the cache."""
 
-DEFAULT_LIMIT = 64 * 2**20
-"""Bytes of sources that are kept; the sources of a hundred releases take about 5 MB."""
+DEFAULT_LIMIT = 256 * 2**20
+"""Bytes of sources that are kept; those of a hundred releases and two dozen families take about 50 MB."""
 
 
 class SourceCache:

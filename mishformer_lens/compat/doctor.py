@@ -13,7 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
 import mishformer_lens
-from mishformer_lens.errors import ResolutionError, TransformersNotInstalledError
+from mishformer_lens.errors import FamilyNotInReleaseError, ResolutionError, TransformersNotInstalledError
 from mishformer_lens.patchers import FAMILIES, Family
 from mishformer_lens.patchers.installed import (
     find_package,
@@ -21,7 +21,7 @@ from mishformer_lens.patchers.installed import (
     installed_source,
     version_in_metadata,
 )
-from mishformer_lens.patchers.resolver import is_version, judge_readable
+from mishformer_lens.patchers.resolver import has_begun, is_known, is_version, judge_readable, why_not_begun
 
 PACKAGES = ("mishformer-lens", "torch", "transformers", "transformer-lens")
 
@@ -32,8 +32,9 @@ class FamilyReport:
 
     Attributes:
         variant: the selected variant; None where there is none.
-        status: ``verified`` by fingerprint, ``applies`` though nobody verified this source, ``fails``, or ``unusable``
-            where there is no source to judge.
+        status: ``verified`` by fingerprint, ``applies`` though nobody verified this source, ``fails``, ``unusable``
+            where there is no source to judge, or ``absent`` where the installed release is older than the first that
+            the family can be hooked in.
         reason: why it is not verified; else the releases that share the source shape.
         attention: the attention implementations that can be hooked.
         unsupported: what cannot be had, with the reason.
@@ -41,7 +42,7 @@ class FamilyReport:
 
     family: str
     variant: str | None
-    status: Literal["verified", "applies", "fails", "unusable"]
+    status: Literal["verified", "applies", "fails", "unusable", "absent"]
     reason: str
     attention: tuple[str, ...] = ()
     unsupported: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -126,8 +127,15 @@ def examine() -> Report:
 
 
 def _family_report(family: Family) -> FamilyReport:
+    release = _release()
     try:
-        verdict = judge_readable(family, installed_source(family).text, installed_release())
+        source = installed_source(family).text
+        if release is not None and not has_begun(family, release) and not is_known(family, source):
+            return FamilyReport(family.name, None, "absent", why_not_begun(family, release))
+        verdict = judge_readable(family, source, installed_release())
+    except FamilyNotInReleaseError as error:
+        begun = release is None or has_begun(family, release)
+        return FamilyReport(family.name, None, "unusable" if begun else "absent", str(error))
     except ResolutionError as error:
         return FamilyReport(family.name, None, "unusable", str(error))
     variant = verdict.variant

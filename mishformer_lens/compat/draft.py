@@ -22,14 +22,16 @@ class Draft:
         holding: how many of its edits hold in the new source.
         open: member and anchor of each edit that does not.
         text: the file: Python, with the edits that hold, and a comment in the place of each that does not.
+        absent: why there is none, where the release does not have the family yet.
     """
 
     family: str
     release: str
-    variant: str
-    holding: int
-    open: tuple[tuple[str, str], ...]
-    text: str
+    variant: str = ""
+    holding: int = 0
+    open: tuple[tuple[str, str], ...] = ()
+    text: str = ""
+    absent: str = ""
 
 
 def draft_variant(family: Family, release: str, source: str) -> Draft:

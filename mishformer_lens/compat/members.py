@@ -53,14 +53,16 @@ class Difference:
         variant: the variant that serves the first release.
         members: every member that a variant of either release touches.
         anchors: every edit of ``variant``, held against the second release.
+        absent: why there is nothing to compare, where one of the releases does not have the family yet.
     """
 
     family: str
     first: str
     second: str
     variant: str
-    members: tuple[MemberChange, ...]
-    anchors: tuple[Anchor, ...]
+    members: tuple[MemberChange, ...] = ()
+    anchors: tuple[Anchor, ...] = ()
+    absent: str = ""
 
 
 def compare(family: Family, first: tuple[str, str], second: tuple[str, str]) -> Difference:

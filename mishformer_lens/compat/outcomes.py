@@ -16,6 +16,9 @@ SCHEMA = 1
 Mark = Literal["passed", "failed", "xfailed", "not run"]
 """What a test did. ``xfailed``: it failed as a committed expectation says, with its cause."""
 
+Tier = Literal["deep", "family"]
+"""Which tests ran: ``family``, those that every family runs in every cell; ``deep``, all that there are for it."""
+
 STAND_IN = " (stand-in)"
 """Follows the name of an attention implementation in runs whose tests put something else in the kernel's place."""
 
@@ -69,8 +72,12 @@ class FamilyOutcome(_Exact):
 
     @property
     def is_stale(self) -> bool:
-        """Whether the code has changed since."""
-        return self.code != code_fingerprint(self.family, self.variant)
+        """Whether the code has changed since, or the variant is gone."""
+        return self.is_other_than(code_fingerprint(self.family, self.variant))
+
+    def is_other_than(self, code: str) -> bool:
+        """Whether the run was of other code than that of this fingerprint."""
+        return self.code != code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +88,7 @@ class Run(_Exact):
         features: feature to its counts.
         hook_points: hook point, without the number of its block, to what its tests did.
         reasons: why tests were not run or were expected to fail.
+        tier: which tests ran. Records of before there were two are of the deep one.
     """
 
     family: str
@@ -90,6 +98,7 @@ class Run(_Exact):
     features: dict[str, Counts]
     hook_points: dict[str, Mark]
     reasons: tuple[str, ...] = ()
+    tier: Tier = "deep"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +140,10 @@ class Record(_Exact):
     def family(self, name: str) -> FamilyOutcome:
         """With what the family ``name`` was hooked."""
         return next(family for family in self.families if family.family == name)
+
+    def runs_of(self, family: str) -> tuple[Run, ...]:
+        """The runs of one family."""
+        return tuple(run for run in self.runs if run.family == family)
 
 
 def file_name(release: str, device: str) -> str:

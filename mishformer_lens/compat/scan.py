@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from mishformer_lens.compat.patches import Patches
 from mishformer_lens.errors import ArchiveError, SourceFileMissingError
 from mishformer_lens.patchers import Family
-from mishformer_lens.patchers.resolver import judge
+from mishformer_lens.patchers.resolver import has_begun, is_known, judge, why_not_begun
 
 Reader = Callable[[str, str], str]
 """Gives the text of a file: of which release, at which path in the wheel."""
@@ -33,16 +33,19 @@ class Row:
 
     Attributes:
         status: ``verified``, the source is one that was verified; ``applies``, every anchor matches, but nobody
-            verified this source; ``fails``, some anchor is missing.
-        variant: the variant to use; where it fails, the one that fits best.
+            verified this source; ``fails``, some anchor is missing; ``absent``, the release comes before the first that
+            the family has a variant for, and may lack it altogether.
+        variant: the variant to use; where it fails, the one that fits best. Empty where there is none.
         failures: what is missing.
+        reason: why it is absent.
     """
 
     release: str
     family: str
     variant: str
-    status: Literal["verified", "applies", "fails"]
+    status: Literal["verified", "applies", "fails", "absent"]
     failures: tuple[Failure, ...] = ()
+    reason: str = ""
 
 
 class Target(Protocol):
@@ -70,12 +73,19 @@ class FamilyTarget:
         return self.family.source_path
 
     def row(self, release: str, source: str) -> Row:
+        if not has_begun(self.family, release) and not is_known(self.family, source):
+            return self._absent(release)
         verdict = judge(self.family, source, release)
         failures = tuple(Failure(member, message) for member, message in verdict.failures)
         return Row(release, self.family.name, verdict.variant.name, verdict.status, failures)
 
     def missing(self, release: str, reason: str) -> Row:
+        if not has_begun(self.family, release):
+            return self._absent(release)
         return Row(release, self.family.name, "", "fails", (Failure("", reason),))
+
+    def _absent(self, release: str) -> Row:
+        return Row(release, self.family.name, "", "absent", reason=why_not_begun(self.family, release))
 
 
 class PatchesTarget:

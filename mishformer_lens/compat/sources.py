@@ -34,7 +34,12 @@ class _Listing:
 
     def name_of(self, version: Version) -> str | None:
         """The number of this release as the index writes it, if it has the release."""
-        return next((each for each in self.wheels if Version(each) == version), None)
+        return self._names.get(version)
+
+    @functools.cached_property
+    def _names(self) -> dict[Version, str]:
+        # Of several ways to write one number, the first counts.
+        return {Version(each): each for each in reversed(self.wheels)}
 
     @property
     def is_fresh(self) -> bool:
@@ -94,16 +99,18 @@ class Registry:
         """
         from_cache = self._wheel(release)
         files = self._cache.record("wheels", from_cache["key"]) or {}
-        wanted = list(dict.fromkeys([path, *also]))
-        texts = {each: self._kept(files, each) for each in wanted}
-        if path in files and (files[path] is None or texts[path] is not None):
-            return _require(texts[path], release, path)
+        if path in files:
+            text = self._kept(files, path)
+            if files[path] is None or text is not None:
+                return _require(text, release, path)
         if self._offline:
             raise RegistryError(
                 f"{path} of transformers {release} is not in the cache, and the index must not be asked. "
                 "Run the same command once without --offline."
             )
-        missing = [each for each in wanted if texts[each] is None]
+        # What the wheel is known to lack need not be looked for again.
+        wanted = [each for each in dict.fromkeys([path, *also]) if each == path or files.get(each, "") is not None]
+        missing = [each for each in wanted if self._kept(files, each) is None]
         fetched = self._client.read(_wheel_from(from_cache), missing)
         files |= {each: None if text is None else self._cache.add_text(text) for each, text in fetched.items()}
         self._cache.set_record("wheels", from_cache["key"], files)

@@ -1,17 +1,20 @@
 """The compatibility table: what recorded outcomes say of every cell of the grid, as data, Markdown and a page."""
 
 import dataclasses
+import functools
 import hashlib
+import itertools
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mishformer_lens.compat.outcomes import STAND_IN, Counts, Mark, Record, Run, read_records, worst
+from mishformer_lens.compat.code import code_fingerprint
+from mishformer_lens.compat.outcomes import STAND_IN, Counts, Mark, Record, Run, Tier, read_records, worst
 from mishformer_lens.errors import OutcomeError
 from mishformer_lens.patchers import FAMILIES
-from mishformer_lens.patchers.resolver import select_by_release
+from mishformer_lens.patchers.resolver import has_begun, select_by_release
 
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
 DEVICES = ("cpu", "cuda")
@@ -47,6 +50,17 @@ class Cell:
     def name(self) -> str:
         """How messages call it."""
         return f"transformers {self.release}, {self.family}, {self.attention}, {self.device}"
+
+    @property
+    def tier(self) -> Tier | None:
+        """Which tests ran; None where none did."""
+        return tier_of(run.tier for run in self.runs)
+
+
+def tier_of(tiers: Iterable[Tier | None]) -> Tier | None:
+    """The deepest of several tiers; None where nothing ran."""
+    found = set(tiers)
+    return "deep" if "deep" in found else "family" if "family" in found else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +104,12 @@ def build_table(folder: Path) -> Table:
         raise OutcomeError(
             f"there are outcomes of releases that are not in the grid: {', '.join(outside)}. Remove their files."
         )
+    # Thousands of cells ask for some hundreds of fingerprints.
+    code = functools.cache(code_fingerprint)
     return Table(
         releases,
         tuple(
-            _cell(release.release, family, attention, device, records.get((release.release, device)))
+            _cell(release.release, family, attention, device, records.get((release.release, device)), code)
             for device in DEVICES
             for release in releases
             for family in FAMILIES
@@ -103,18 +119,21 @@ def build_table(folder: Path) -> Table:
     )
 
 
-def _cell(release: str, family: str, attention: str, device: str, record: Record | None) -> Cell:
+def _cell(
+    release: str, family: str, attention: str, device: str, record: Record | None, code: Callable[[str, str], str]
+) -> Cell:
     variant = select_by_release(FAMILIES[family], release)
     if variant is None or attention not in variant.attention:
-        reason = variant.unsupported.get(attention, "not offered") if variant else "no variant serves this release"
+        reason = variant.unsupported.get(attention, "not offered") if variant else _not_begun(family)
         return Cell(release, family, attention, device, None, reason)
     runs = _runs(record, family, attention)
+    outcome = record.family(family) if record is not None and record.runs_of(family) else None
+    stale = outcome is not None and outcome.is_other_than(code(family, outcome.variant))
     if record is None or not runs:
         stand_in = _runs(record, family, attention + STAND_IN)
         counts = sum((run.counts for run in stand_in), Counts())
         # A stand-in can show that something is broken, and never that the kernel itself was run.
         if counts.failed and record is not None:
-            stale = record.family(family).is_stale
             return Cell(release, family, attention, device, "failed", _STOOD_IN, stale, stand_in, record)
         reason = f"{_STOOD_IN}: {counts.passed} tests passed" if counts.passed else ""
         return Cell(release, family, attention, device, "not run", reason)
@@ -126,18 +145,22 @@ def _cell(release: str, family: str, attention: str, device: str, record: Record
         device,
         worst(run.counts.mark for run in runs),
         "; ".join(reasons),
-        record.family(family).is_stale,
+        stale,
         runs,
         record,
     )
+
+
+def _not_begun(family: str) -> str:
+    return f"this family can be hooked from {FAMILIES[family].first_release} on"
 
 
 _STOOD_IN = "only the code around the kernel was tested, with a stand-in for it"
 
 
 def _runs(record: Record | None, family: str, attention: str) -> tuple[Run, ...]:
-    runs = record.runs if record else ()
-    return tuple(run for run in runs if (run.family, run.attention) == (family, attention))
+    runs = record.runs_of(family) if record else ()
+    return tuple(run for run in runs if run.attention == attention)
 
 
 def as_data(table: Table) -> dict[str, Any]:
@@ -173,10 +196,16 @@ def _cell_data(cell: Cell, results: Results) -> dict[str, Any]:
         data["reason"] = cell.reason
     if cell.record is not None:
         with_what = cell.record.family(cell.family)
-        data |= {"stale": cell.stale, "variant": with_what.variant, "fingerprint": with_what.fingerprint}
+        data |= {
+            "stale": cell.stale,
+            "tier": cell.tier,
+            "variant": with_what.variant,
+            "fingerprint": with_what.fingerprint,
+        }
         data["runs"] = [
             {
                 "dtype": run.dtype,
+                "tier": run.tier,
                 "counts": dataclasses.asdict(run.counts),
                 "result": _result(run, results),
                 "reasons": list(run.reasons),
@@ -221,8 +250,32 @@ def as_html(table: Table) -> str:
     return page.replace("/* the table's data */", data)
 
 
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What the cells of one family come to in one release, on one device: the worst of its attention implementations.
+
+    Attributes:
+        mark: None where the release does not offer any of them.
+    """
+
+    mark: Mark | None
+    stale: bool
+    tier: Tier | None
+
+
+def summarize(cells: Iterable[Cell]) -> Summary:
+    """What several cells come to."""
+    offered = [cell for cell in cells if cell.mark is not None]
+    ran = [cell for cell in offered if cell.mark != "not run"]
+    marks = [cell.mark for cell in offered if cell.mark is not None]
+    return Summary(
+        worst(marks) if offered else None, any(cell.stale for cell in ran), tier_of(cell.tier for cell in ran)
+    )
+
+
 SYMBOLS: dict[Mark | None, str] = {"passed": "✅", "failed": "❌", "xfailed": "⚠️", "not run": "⬜", None: "·"}
 STALE = "🕓"
+FAMILY_TIER = "ᶠ"
 
 
 def as_markdown(table: Table) -> str:
@@ -234,7 +287,8 @@ def _markdown_lines(table: Table) -> Iterator[str]:
     yield "# Compatibility"
     yield ""
     yield "Generated by `mishformer-lens compat table --write` from the recorded outcomes in `outcomes/`; do not edit."
-    yield "A mark says what ran. [index.html](index.html) shows the same, and what is behind each mark;"
+    yield "A mark says what ran: in the first tables the worst of a family's attention implementations, below each by"
+    yield "itself. [index.html](index.html) shows the same, and what is behind each mark;"
     yield "[compatibility.json](compatibility.json) is the same for programs."
     yield ""
     yield f"- {SYMBOLS['passed']} every test passed"
@@ -242,36 +296,69 @@ def _markdown_lines(table: Table) -> Iterator[str]:
     yield f"- {SYMBOLS['xfailed']} tests failed as expected, for a known cause (below)"
     yield f"- {SYMBOLS['not run']} not run"
     yield f"- {SYMBOLS[None]} transformers does not offer it (below)"
+    yield f"- {FAMILY_TIER} beside a mark: the tests that every family runs; without it, all that there are for it"
     yield f"- {STALE} beside a mark: recorded before the code was changed"
-    cells = {(cell.device, cell.release, cell.family, cell.attention): cell for cell in table.cells}
+    cells: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in table.cells:
+        cells.setdefault((cell.device, cell.release, cell.family), []).append(cell)
     for device in DEVICES:
         ran = [record for record in table.records if record.device == device]
         yield ""
         yield f"## On {device.upper()}: {len(ran)} of {len(table.releases)} releases recorded"
         yield ""
-        heads = [f"{family} {attention}" for family in FAMILIES for attention in ATTENTION]
-        yield "| transformers | torch | transformer-lens | " + " | ".join(heads) + " |"
-        yield "| --- | --- | --- |" + " :-: |" * len(heads)
+        yield f"| transformers | torch | transformer-lens | {' | '.join(FAMILIES)} |"
+        yield "| --- | --- | --- |" + " :-: |" * len(FAMILIES)
         for release in table.releases:
-            row = [cells[device, release.release, family, each] for family in FAMILIES for each in ATTENTION]
-            marks = (SYMBOLS[cell.mark] + (STALE if cell.stale else "") for cell in row)
-            yield f"| {release.release} | {release.torch} | {release.transformer_lens} | {' | '.join(marks)} |"
-    yield from _reasons("Expected failures", [cell for cell in table.cells if cell.mark == "xfailed"], with_device=True)
-    absent = [cell for cell in table.cells if cell.mark is None and cell.device == DEVICES[0]]
-    yield from _reasons("What transformers does not offer", absent, with_device=False)
+            row = [_symbols(summarize(cells[device, release.release, family])) for family in FAMILIES]
+            yield f"| {release.release} | {release.torch} | {release.transformer_lens} | {' | '.join(row)} |"
+    yield ""
+    yield "## By family and attention implementation"
+    for family in FAMILIES:
+        yield from _family_lines(table, family, cells)
 
 
-def _reasons(title: str, cells: list[Cell], with_device: bool) -> Iterator[str]:
-    """A list of reasons, each with the releases that it holds for."""
-    if not cells:
-        return
-    grouped: dict[tuple[str, ...], list[str]] = {}
-    for cell in reversed(cells):
-        device = (cell.device,) if with_device else ()
-        grouped.setdefault((cell.family, cell.attention, *device, cell.reason), []).append(cell.release)
-    yield from ("", f"## {title}", "")
-    for (*what, reason), releases in sorted(grouped.items()):
-        yield f"- {', '.join(what)}, in {', '.join(releases)}: {reason}"
+def _symbols(told: Cell | Summary) -> str:
+    return SYMBOLS[told.mark] + FAMILY_TIER * (told.tier == "family") + STALE * told.stale
+
+
+def _family_lines(table: Table, family: str, cells: dict[tuple[str, str, str], list[Cell]]) -> Iterator[str]:
+    """A table of a family's implementations, one row for neighbours that are alike, and the reasons of its marks."""
+    begun = [release.release for release in table.releases if has_begun(FAMILIES[family], release.release)]
+    yield from ("", f"### {family}", "")
+    if len(begun) < len(table.releases):
+        yield from (f"From {FAMILIES[family].first_release} on.", "")
+    columns = [(device, number) for device in DEVICES for number in range(len(ATTENTION))]
+    yield "| transformers | " + " | ".join(f"{device} {ATTENTION[number]}" for device, number in columns) + " |"
+    yield "| --- |" + " :-: |" * len(columns)
+
+    def row(release: str) -> tuple[str, ...]:
+        return tuple(_symbols(cells[device, release, family][number]) for device, number in columns)
+
+    for marks, group in itertools.groupby(begun, row):
+        yield f"| {_range(list(group)[::-1])} | {' | '.join(marks)} |"
+    own = [cell for release in reversed(begun) for device in DEVICES for cell in cells[device, release, family]]
+    reasons = [_reasons("fails as expected", begun, [cell for cell in own if cell.mark == "xfailed"], with_device=True)]
+    absent = [cell for cell in own if cell.mark is None and cell.device == DEVICES[0]]
+    reasons.append(_reasons("is not offered", begun, absent, with_device=False))
+    lines = [line for each in reasons for line in each]
+    if lines:
+        yield from ("", *lines)
+
+
+def _range(releases: Sequence[str]) -> str:
+    return releases[0] if len(releases) == 1 else f"{releases[0]} to {releases[-1]}"
+
+
+def _reasons(what: str, order: Sequence[str], cells: Iterable[Cell], with_device: bool) -> Iterator[str]:
+    """A list of reasons, each with the releases that it holds for; ``order`` has all there are, newest first."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        where = f"{cell.attention} on {cell.device}" if with_device else cell.attention
+        grouped.setdefault((where, cell.reason), []).append(cell.release)
+    for (where, reason), releases in sorted(grouped.items()):
+        runs = itertools.groupby(reversed(order), set(releases).__contains__)
+        shown = ", ".join(_range(list(run)) for holds, run in runs if holds)
+        yield f"- {where} {what} in {shown}: {reason}"
 
 
 FILES = {"compatibility.json": as_json_text, "README.md": as_markdown, "index.html": as_html}

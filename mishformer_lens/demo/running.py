@@ -63,8 +63,8 @@ def run(model_name: str | None, text: str | None, out: Path) -> Result:
     """Run the demo.
 
     Args:
-        model_name: a folder with a GPT-2 or GPT-NeoX checkpoint, or a name that transformers knows; by default the
-            small checkpoint that ships with this library.
+        model_name: a folder with a checkpoint of any supported family, or a name that transformers knows; by default
+            the small checkpoint that ships with this library.
         text: what to look at; by default a text that the shipped checkpoint can say something about.
         out: the folder for pictures; made if it is not there.
 

@@ -19,7 +19,6 @@ from torch import nn
 from mishformer_lens.errors import UnknownHookAttributeError, UnreadableWeightError
 from mishformer_lens.hooked_transformer.by_hand import AttentionCall
 from mishformer_lens.hooked_transformer.key_values import positions_of
-from mishformer_lens.hooked_transformer.layouts import Layout
 from mishformer_lens.hooked_transformer.projections import (
     bias_of,
     check_assignable,
@@ -30,6 +29,8 @@ from mishformer_lens.hooked_transformer.projections import (
 )
 from mishformer_lens.hooked_transformer.transformer_lens_compat import FactoredMatrix
 from mishformer_lens.hooks import HookPoint
+from mishformer_lens.patchers import Family
+from mishformer_lens.patchers.parts import DropIn
 from mishformer_lens.suggestions import did_you_mean
 
 
@@ -190,15 +191,14 @@ class Attention(Component):
         name: str,
         hook_points: Mapping[str, HookPoint],
         block: Place,
-        layout: Layout,
-        attention: str,
-        qkv_layout: str,
+        family: Family,
+        drop_in: DropIn,
     ) -> None:
         super().__init__(name, hook_points)
         self._block = block
-        self._layout = layout
-        self._attention = attention
-        self._part_first = qkv_layout.startswith("part")
+        self._family = family
+        self._drop_in = drop_in
+        self._part_first = str(family.attention.qkv_layout).startswith("part")
 
     @property
     def model(self) -> nn.Module:
@@ -218,22 +218,22 @@ class Attention(Component):
     @property
     def module(self) -> Any:
         """HuggingFace's attention."""
-        return self._block.inside(self._attention).module
+        return self._block.inside(self._family.components["attn"]).module
 
     @property
     def qkv(self) -> Any:
         """The module that projects queries, keys and values together."""
-        return self._block.inside(self._layout.qkv).module
+        return self._block.inside(self._drop_in.qkv).module
 
     @property
     def output(self) -> Any:
         """The module that projects back to the residual stream."""
-        return self._block.inside(self._layout.output).module
+        return self._block.inside(self._drop_in.output).module
 
     @property
     def d_head(self) -> int:
         """The size of a head, in numbers."""
-        return int(getattr(self.module, self._layout.head_size))
+        return int(getattr(self.module, self._family.attention.head_size))
 
     @property
     def n_heads(self) -> int:
@@ -302,10 +302,12 @@ class MLP(Component):
     W_out = View(lambda self, name: matrix_of(self.output, name), "output")
     b_out = View(lambda self, name: bias_of(self.output, name), "output", is_bias=True)
 
-    def __init__(self, name: str, hook_points: Mapping[str, HookPoint], block: Place, layout: Layout, mlp: str) -> None:
+    def __init__(
+        self, name: str, hook_points: Mapping[str, HookPoint], block: Place, drop_in: DropIn, mlp: str
+    ) -> None:
         super().__init__(name, hook_points)
         self._block = block
-        self._layout = layout
+        self._drop_in = drop_in
         self._mlp = mlp
 
     @property
@@ -316,12 +318,12 @@ class MLP(Component):
     @property
     def input(self) -> Any:
         """The module that projects to the neurons."""
-        return self._block.inside(self._layout.mlp_in).module
+        return self._block.inside(self._drop_in.mlp_in).module
 
     @property
     def output(self) -> Any:
         """The module that projects back to the residual stream."""
-        return self._block.inside(self._layout.mlp_out).module
+        return self._block.inside(self._drop_in.mlp_out).module
 
     def __call__(self, normalized: torch.Tensor) -> torch.Tensor:
         """What the MLP makes of a normalised residual stream ``[batch, pos, d_model]``; its hooks see it."""

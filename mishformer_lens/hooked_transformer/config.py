@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from mishformer_lens.patchers.parts import DropIn
+
 
 @dataclasses.dataclass
 class HookedTransformerConfig:
     """What TransformerLens 2.x calls ``HookedTransformerConfig``, read off a HuggingFace model.
 
-    Every field of TransformerLens 2.15.4 is here. Those that say nothing of GPT-2 or GPT-NeoX keep TransformerLens's
+    Every field of TransformerLens 2.15.4 is here. Those that say nothing of the model's family keep TransformerLens's
     default. The model is HuggingFace's: changing a field here changes no computation, except for the ``use_*`` flags,
     ``default_prepend_bos`` and ``device``, which the drop-in itself reads. What a live model can change, layers,
     vocabulary, heads, device and dtype, is read from it whenever ``model.cfg`` is asked for.
@@ -110,10 +112,11 @@ class HookedTransformerConfig:
         return False
 
 
-def config_of(hf_model: Any, family: str, seen: Mapping[str, Any]) -> HookedTransformerConfig:
-    """Read the configuration off a HuggingFace model of ``family``.
+def config_of(hf_model: Any, drop_in: DropIn, seen: Mapping[str, Any]) -> HookedTransformerConfig:
+    """Read the configuration off a HuggingFace model.
 
     Args:
+        drop_in: what is known of its family.
         seen: the fields that were read from the live modules.
     """
     config = hf_model.config
@@ -130,7 +133,8 @@ def config_of(hf_model: Any, family: str, seen: Mapping[str, Any]) -> HookedTran
         initializer_range=values["initializer_range"],
         tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
         **seen,
-        **_FAMILY_FIELDS[family](values),
+        **{field: values[name] for field, name in drop_in.config.items()},
+        **({} if drop_in.rotary is None else _rotary_fields(values, drop_in.rotary, d_head)),
     )
 
 
@@ -140,28 +144,13 @@ def d_mlp_of(config: Any) -> int:
     return int(values.get("intermediate_size") or values.get("n_inner") or 4 * config.hidden_size)
 
 
-def _gpt2_fields(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "eps": values["layer_norm_epsilon"],
-        "act_fn": values["activation_function"],
-        "use_attn_scale": values["scale_attn_weights"],
-        "scale_attn_by_inverse_layer_idx": values["scale_attn_by_inverse_layer_idx"],
-    }
-
-
-def _gpt_neox_fields(values: dict[str, Any]) -> dict[str, Any]:
+def _rotary_fields(values: dict[str, Any], older_names: tuple[str, str], d_head: int) -> dict[str, Any]:
     # Newer configurations gather the rotary settings in one field.
     rope = values.get("rope_parameters") or {}
-    percentage = rope["partial_rotary_factor"] if "partial_rotary_factor" in rope else values["rotary_pct"]
-    base = rope["rope_theta"] if "rope_theta" in rope else values["rotary_emb_base"]
+    part, base = older_names
+    percentage = rope["partial_rotary_factor"] if "partial_rotary_factor" in rope else values[part]
     return {
-        "eps": values["layer_norm_eps"],
-        "act_fn": values["hidden_act"],
-        "parallel_attn_mlp": values["use_parallel_residual"],
         "positional_embedding_type": "rotary",
-        "rotary_dim": round(percentage * (values["hidden_size"] // values["num_attention_heads"])),
-        "rotary_base": int(base),
+        "rotary_dim": round(percentage * d_head),
+        "rotary_base": int(rope["rope_theta"] if "rope_theta" in rope else values[base]),
     }
-
-
-_FAMILY_FIELDS = {"gpt2": _gpt2_fields, "gpt_neox": _gpt_neox_fields}

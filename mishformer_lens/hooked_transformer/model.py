@@ -22,8 +22,8 @@ from mishformer_lens.hooked_transformer.components import (
     Unembed,
 )
 from mishformer_lens.hooked_transformer.config import HookedTransformerConfig, config_of, d_mlp_of
+from mishformer_lens.hooked_transformer.families import drop_in_of, refuse_without_drop_in
 from mishformer_lens.hooked_transformer.generation import Generation
-from mishformer_lens.hooked_transformer.layouts import LAYOUTS
 from mishformer_lens.hooked_transformer.loading import Loading
 from mishformer_lens.hooked_transformer.projections import d_out_of, device_of, vocabulary_of
 from mishformer_lens.hooked_transformer.tokens import USE_DEFAULT_VALUE, PaddingSide
@@ -40,12 +40,14 @@ class HookedTransformer(Loading, Generation, Caching):
     processed. The weights are HuggingFace's parameters; nothing is copied. ``state_dict()`` has HuggingFace's names.
 
     Args:
-        hf_model: a GPT-2 or GPT-NeoX model of transformers with a language-modelling head. It is hooked in place.
+        hf_model: a model of transformers with a language-modelling head, of a family whose weights are known under
+            TransformerLens's names: GPT-2, GPT-NeoX. It is hooked in place.
         tokenizer: for methods that take or give text; a copy is kept.
         default_padding_side: on which side several texts are padded, ``left`` or ``right``.
 
     Raises:
-        UnsupportedModelError: the model is of another family, or has no language-modelling head.
+        UnsupportedModelError: the model is of another family, or has no language-modelling head. It is left alone; of
+            other families, :func:`mishformer_lens.instrument` gives the hook points.
         ResolutionError: there is no proven variant for the installed transformers.
     """
 
@@ -62,6 +64,7 @@ class HookedTransformer(Loading, Generation, Caching):
                 "a folder use HookedTransformer.from_pretrained; for random weights from a configuration, "
                 "HookedTransformer(GPT2LMHeadModel(GPT2Config(...)))."
             )
+        refuse_without_drop_in(hf_model)
         self.instrumentation = instrument(hf_model)
         if hf_model.get_output_embeddings() is None:  # type: ignore[operator]
             raise UnsupportedModelError(
@@ -72,7 +75,7 @@ class HookedTransformer(Loading, Generation, Caching):
         self._make_parts()
         self._glance = self._look()
         self._seen = self._fields()
-        self._cfg = config_of(hf_model, self.instrumentation.family.name, self._seen)
+        self._cfg = config_of(hf_model, drop_in_of(self.instrumentation.family), self._seen)
         self.tokenizer = None
         self.dataset: Any | None = None
         if tokenizer is not None:
@@ -87,20 +90,20 @@ class HookedTransformer(Loading, Generation, Caching):
 
     def _make_parts(self) -> None:
         base, family = self.instrumentation.model, self.instrumentation.family
-        points, layout = self.instrumentation.hook_points, LAYOUTS[family.name]
-        self.embed = Embed(Place(base, layout.embed))
-        if layout.pos_embed is not None:
-            self.pos_embed = PosEmbed(Place(base, layout.pos_embed))
+        points, drop_in = self.instrumentation.hook_points, drop_in_of(family)
+        self.embed = Embed(Place(base, drop_in.embed))
+        if drop_in.pos_embed is not None:
+            self.pos_embed = PosEmbed(Place(base, drop_in.pos_embed))
         self._blocks: tuple[Block, ...] = ()
         self.ln_final = LayerNorm("ln_final", points, Place(base, family.components["ln_final"]))
         self.unembed = Unembed(OutputEmbeddings(self.hf_model))
 
     def _make_block(self, index: int) -> Block:
         family, points, name = self.instrumentation.family, self.instrumentation.hook_points, f"blocks.{index}"
-        components, layout = family.components, LAYOUTS[family.name]
+        components, drop_in = family.components, drop_in_of(family)
         block = Place(self.instrumentation.model, f"{components['blocks']}.{index}")
-        attention = Attention(f"{name}.attn", points, block, layout, components["attn"], family.attention.qkv_layout)
-        mlp = MLP(f"{name}.mlp", points, block, layout, components["mlp"])
+        attention = Attention(f"{name}.attn", points, block, family, drop_in)
+        mlp = MLP(f"{name}.mlp", points, block, drop_in, components["mlp"])
         ln1, ln2 = (LayerNorm(f"{name}.{norm}", points, block.inside(components[norm])) for norm in ("ln1", "ln2"))
         return Block(name, points, (ln1, attention, ln2, mlp), self.forward)
 
@@ -200,8 +203,7 @@ class HookedTransformer(Loading, Generation, Caching):
 
         They are kept in ``dataset``: OpenWebText for GPT-2, the Pile for GPT-NeoX.
         """
-        name = {"gpt2": "openwebtext", "gpt_neox": "pile"}[self.instrumentation.family.name]
-        self.dataset = utils.get_dataset(name, **kwargs)
+        self.dataset = utils.get_dataset(drop_in_of(self.instrumentation.family).dataset, **kwargs)
         return self.dataset
 
     def sample_datapoint(

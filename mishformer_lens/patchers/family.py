@@ -11,7 +11,7 @@ from typing import Any
 from mishformer_lens.engine import Edits
 from mishformer_lens.patchers import contract
 from mishformer_lens.patchers.contract import HookSpec
-from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
+from mishformer_lens.patchers.parts import MLP, Attention, Block, DropIn, Norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +70,7 @@ class Family:
         forms: for the template, what stands in its source: edits by member, without the prefix.
         class_forms: likewise what takes the place of some of them in releases with an attention class per kernel, and
             what else the template asks of those.
+        drop_in: what the drop-in ``HookedTransformer`` needs to know. None: it refuses the family.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Family:
     prefix: str = ""
     forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     class_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
+    drop_in: DropIn | None = dataclasses.field(default=None, repr=False)
 
     @property
     def module_name(self) -> str:

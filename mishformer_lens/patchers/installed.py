@@ -13,7 +13,7 @@ import types
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from mishformer_lens.errors import SourceUnreadableError, TransformersNotInstalledError
+from mishformer_lens.errors import FamilyNotInReleaseError, SourceUnreadableError, TransformersNotInstalledError
 from mishformer_lens.patchers.family import Family
 
 UNKNOWN_RELEASE = "(unknown version)"
@@ -98,18 +98,26 @@ def installed_source(family: Family) -> Source:
     """The source that the installed transformers would import for ``family``. Nothing of transformers is imported.
 
     Raises:
-        TransformersNotInstalledError: transformers, or this family's module in it, is missing.
+        TransformersNotInstalledError: transformers is missing, or only its metadata is there.
+        FamilyNotInReleaseError: it is there, but not this family's module.
         SourceUnreadableError: the module is there, but its source is not, or is damaged.
     """
-    installed_release()
+    release = installed_release()
     package = find_package("transformers")
     inside = family.source_path.split("/")[1:-1]
-    folders = [str(Path(folder, *inside)) for folder in (package and package.submodule_search_locations) or ()]
+    # A folder without an __init__.py has no origin: what an uninstallation left behind.
+    if package is None or package.origin is None:
+        raise TransformersNotInstalledError(
+            f"there is metadata of transformers {release}, but not the package. Reinstall it: "
+            "pip install --force-reinstall --no-deps transformers"
+        )
+    folders = [str(Path(folder, *inside)) for folder in package.submodule_search_locations or ()]
     spec = importlib.machinery.PathFinder.find_spec(family.module_name, folders)
     if spec is None:
-        raise TransformersNotInstalledError(
-            f"the installed transformers has no {family.source_path}. Reinstall it: "
-            "pip install --force-reinstall --no-deps transformers"
+        raise FamilyNotInReleaseError(
+            f"the installed transformers {release} has no {family.source_path}; {family.name} can be hooked from "
+            f'{family.first_release} on. Upgrade it: pip install "transformers>={family.first_release}"; '
+            "where it is as new already, reinstall it: pip install --force-reinstall --no-deps transformers"
         )
     return _read(family.module_name, spec)
 

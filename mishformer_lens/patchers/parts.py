@@ -1,6 +1,7 @@
 """What the blocks of a family consist of. Its hook points and what serves them follow from it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 PART_BY_PART = "part head d_head"
@@ -72,3 +73,29 @@ class Block:
     norms: Literal["before", "after"] = "before"
     parallel: bool | str = False
     shared_norm: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DropIn:
+    """Where the drop-in ``HookedTransformer`` finds what TransformerLens has names for.
+
+    Attributes:
+        embed: HuggingFace's name of the token embedding, seen from the base model.
+        qkv, output: the attention's projections, into queries, keys and values together and back, seen from a block.
+        mlp_in, mlp_out: likewise the MLP's.
+        config: TransformerLens's configuration field to HuggingFace's.
+        pos_embed: the embedding of positions, seen from the base model.
+        rotary: for rotary embeddings, what older configurations call the part of a head that is rotated, and the base;
+            newer ones gather both in ``rope_parameters``.
+        dataset: TransformerLens's name of a dataset like that which the family was trained on.
+    """
+
+    embed: str
+    qkv: str
+    output: str
+    mlp_in: str
+    mlp_out: str
+    config: Mapping[str, str]
+    pos_embed: str | None = None
+    rotary: tuple[str, str] | None = None
+    dataset: str = "pile"

@@ -5,6 +5,7 @@ Every comparison of version numbers of transformers is in this module.
 
 import dataclasses
 import functools
+import importlib
 import os
 import re
 import threading
@@ -78,6 +79,56 @@ def select_by_release(family: Family, release: str) -> Variant | None:
     name = variant_of_release(family.name, release)
     reached = variants_reached(family, release)
     return next((variant for variant in reached if variant.name == name), reached[0] if reached else None)
+
+
+OLDEST_RELEASE = "4.44"
+"""The first release that any family has a variant for."""
+
+
+def is_too_old(release: str) -> bool:
+    """Whether no family has a variant for a release with this number."""
+    return _numbers(release) < _numbers(OLDEST_RELEASE)
+
+
+def has_begun(family: Family, release: str) -> bool:
+    """Whether a release with this number is one of those that variants of ``family`` are for.
+
+    Where it is not, the release may lack the family altogether. What has no number counts as the newest.
+    """
+    first, own = _numbers(first_release_of(family)), _numbers(release)
+    # 4.48 is 4.48.0.
+    return own + (0,) * (len(first) - len(own)) >= first
+
+
+def may_have(family: Family, release: str) -> bool:
+    """Whether a release with this number is of the minor that the family's description begins with, or later."""
+    return _numbers(release) >= _numbers(family.first_release)
+
+
+def first_release_of(family: Family) -> str:
+    """The first release that a family can be hooked in: of the minor that its description says, the first verified one.
+
+    A family may come with a patch release.
+    """
+    begin = _numbers(family.first_release)
+    verified = (release for _, _, shape in shapes_of(family.name) for release in shape["releases"])
+    of_minor = (release for release in verified if _numbers(release)[: len(begin)] == begin)
+    first = min(of_minor, key=_numbers, default=family.first_release)
+    return first if any(_numbers(first)[len(begin) :]) else family.first_release
+
+
+def why_not_begun(family: Family, release: str) -> str:
+    """What to say, and to do, where a release comes before the first that a family can be hooked in."""
+    first = first_release_of(family)
+    return (
+        f"transformers {release} is older than {first}, the first release that {family.name} has a variant for. "
+        f'Upgrade it: pip install "transformers>={first}"'
+    )
+
+
+def is_known(family: Family, source: str) -> bool:
+    """Whether this very file is one of those that were verified, so that judging it needs no parsing."""
+    return file_hash(source) in verified_of(family.name)["files"]
 
 
 def judge(family: Family, source: str, release: str) -> Verdict:
@@ -202,7 +253,7 @@ def require(family: Family, source: str, release: str, allow_unverified: bool | 
 
     Raises:
         SourceUnreadableError: ``source`` is not Python.
-        ReleaseTooOldError: the source is not verified, and ``release`` is older than the first variant.
+        ReleaseTooOldError: the source is not verified, and ``release`` comes before the family's first variant.
         AnchorsMissingError: no variant fits.
         ModifiedSourceError: ``release`` was verified with another source than this, and going on is not allowed.
         UnverifiedSourceError: the source was never verified, and going on is not allowed.
@@ -210,12 +261,8 @@ def require(family: Family, source: str, release: str, allow_unverified: bool | 
     verdict = judge_readable(family, source, release)
     if verdict.status == "verified":
         return verdict
-    oldest = family.variants[0].first_release
-    if _numbers(release) < _numbers(oldest):
-        raise ReleaseTooOldError(
-            f"transformers {release} is older than {oldest}, the first release that {family.name} has a variant for. "
-            f'Upgrade it: pip install "transformers>={oldest}"'
-        )
+    if not has_begun(family, release):
+        raise ReleaseTooOldError(why_not_begun(family, release))
     if verdict.status == "fails":
         raise _anchors_missing(verdict)
     if verdict.status == "applies":
@@ -282,6 +329,21 @@ def resolve(family: Family, source: Source | None = None, allow_unverified: bool
         if key not in _resolved:
             _resolved[key] = require(family, source.text, release, allowed)
         return _resolved[key]
+
+
+def modeling_module(family: Family) -> types.ModuleType:
+    """The module of transformers that has the family's models, imported.
+
+    Raises:
+        FamilyNotInReleaseError: the installed release does not have the family.
+    """
+    try:
+        return importlib.import_module(family.module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not family.module_name.startswith(error.name):
+            raise
+        installed_source(family)
+        raise
 
 
 def resolve_imported(

@@ -129,3 +129,20 @@ def test_a_draft_keeps_how_often_an_anchor_occurs(command: Command, sources: dic
     drafted = namespace(text)["EDITS"]
     assert not list(failing_edits(changed, drafted))
     assert [edit.count for edit in drafted["GPTNeoXLayer.forward"] if edit.count > 1] == [2]
+
+
+def test_a_release_that_does_not_have_the_family_yet_is_nothing_to_compare(
+    command: Command, index: FakeIndex, sources: dict[str, str]
+) -> None:
+    index.add("4.44.0", {})
+    index.add("5.1.0", sources)
+    begin = FAMILIES["llama"].first_release
+    for arguments in (["diff", "llama", "4.44.0", "5.1.0"], ["draft", "llama", "4.44.0"]):
+        finished = command("compat", *arguments, "--json")
+        assert finished.code == 0
+        assert f"transformers>={begin}" in finished.json["absent"]
+        assert begin in command("compat", *arguments).out
+    index.add("5.2.0", {})
+    for arguments in (["diff", "llama", "5.1.0", "5.2.0"], ["draft", "llama", "5.2.0"]):
+        finished = command("compat", *arguments)
+        assert (finished.code, "lacks this model" in finished.err) == (2, True)

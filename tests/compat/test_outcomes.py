@@ -1,5 +1,6 @@
 """Records keep what ran, and nothing else passes for one."""
 
+import ast
 import dataclasses
 import json
 import re
@@ -104,6 +105,60 @@ def test_a_record_of_other_code_is_stale(tmp_path: Path, monkeypatch: pytest.Mon
 
     assert not stale_after("hooks.py", "import torch\n", "import torch  # a comment\n")
     assert stale_after("hooks.py", "return activation", "return -activation")
+
+
+def test_code_that_a_family_does_not_use_leaves_its_records_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "mishformer_lens"
+    shutil.copytree(
+        Path(code.__file__).parent.parent, copy, ignore=shutil.ignore_patterns("__pycache__", "checkpoints")
+    )
+    monkeypatch.setattr(code, "_PACKAGE", copy)
+    chosen = {family: FAMILIES[family].variants[-1].name for family in ("gpt2", "llama")}
+
+    def changed_by(file: str, text: str) -> set[str]:
+        before = {family: code.code_fingerprint(family, variant) for family, variant in chosen.items()}
+        (copy / file).write_text((copy / file).read_text() + text)
+        return {each for each, variant in chosen.items() if before[each] != code.code_fingerprint(each, variant)}
+
+    assert changed_by("hooks.py", "\n\ndef more(): return 1\n") == {"gpt2", "llama"}
+    assert changed_by("attention_call.py", "\n\ndef more(): return 1\n") == {"llama"}
+    assert changed_by("compat/tables.py", "\n\ndef more(): return 1\n") == set()
+    norms = copy / "norms.py"
+    for cls, family in (("NormHooks", "llama"), ("HookedLayerNorm", "gpt2")):
+        before = {each: code.code_fingerprint(each, variant) for each, variant in chosen.items()}
+        text = norms.read_text()
+        assert text.count(f"class {cls}") == 1
+        head, _, tail = text.partition(f"class {cls}")
+        line, _, rest = tail.partition("\n")
+        norms.write_text(f"{head}class {cls}{line}\n    more = 1\n{rest}")
+        after = {each: code.code_fingerprint(each, variant) for each, variant in chosen.items()}
+        assert {each for each in chosen if before[each] != after[each]} == {family}
+
+
+def test_every_helper_is_known_by_the_class_that_it_is_of() -> None:
+    tree = ast.parse((Path(code.__file__).parent.parent / "helpers.py").read_text(encoding="utf-8"))
+    keys = [key for node in ast.walk(tree) if isinstance(node, ast.Dict) for key in node.keys]
+    keys += [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+    names = {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+    helpers = {name for name in names if re.fullmatch(r"[a-z]+_[a-z_]+", name) and not name.startswith("hook_")}
+    assert helpers == set(code.HELPERS)
+    for module, cls in code.HELPERS.values():
+        source = (Path(code.__file__).parent.parent.parent / module.replace(".", "/")).with_suffix(".py").read_text()
+        assert f"class {cls}" in source
+
+
+def test_a_record_of_before_there_were_tiers_is_of_the_deep_one(tmp_path: Path) -> None:
+    from mishformer_lens.compat.outcomes import _checksum
+
+    path = write_record(make_record(), tmp_path)
+    value = json.loads(path.read_text())
+    value.pop("checksum")
+    for run in value["runs"]:
+        assert run.pop("tier") == "deep"
+    path.write_text(json.dumps(value | {"checksum": _checksum(value)}))
+    assert {run.tier for run in read_record(path).runs} == {"deep"}
 
 
 def test_a_record_of_other_edits_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:

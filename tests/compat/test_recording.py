@@ -104,6 +104,18 @@ def test_a_record_says_what_ran(tmp_path: Path, options: list[str]) -> None:
     assert record.command.startswith("nox -s ")
 
 
+def test_a_record_tells_the_tests_of_every_family_from_those_of_one(tmp_path: Path) -> None:
+    family = TESTS.replace('family="gpt2", attention="sdpa"', 'family="llama", attention="sdpa"')
+    (tmp_path / "conformance" / "families").mkdir(parents=True)
+    (tmp_path / "conformance" / "families" / "test_family.py").write_text(family)
+    finished = run_suite(tmp_path, "--outcomes", str(tmp_path / "outcomes"), expected=expectation())
+    assert finished.returncode == 0, finished.stdout
+    record = read_record(tmp_path / "outcomes" / f"{installed_release()}-cpu.json")
+    tiers = {(run.family, run.attention): run.tier for run in record.runs}
+    assert tiers["llama", "sdpa"] == "family"
+    assert tiers["gpt2", "sdpa"] == tiers["gpt2", "flash_attention_2"] == "deep"
+
+
 def test_a_failure_is_recorded_as_one(tmp_path: Path) -> None:
     finished = run_suite(tmp_path, "--outcomes", str(tmp_path / "outcomes"))
     assert finished.returncode == 1

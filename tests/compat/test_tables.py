@@ -1,15 +1,21 @@
 """Tables say what the outcomes say, byte for byte, and `compat check` finds where they do not."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
-from mishformer_lens.compat.outcomes import STAND_IN, Counts, write_record
-from mishformer_lens.compat.tables import FILES, as_markdown, build_table
+from mishformer_lens.compat.outcomes import STAND_IN, Counts, Tier, write_record
+from mishformer_lens.compat.tables import FILES, as_data, as_markdown, build_table
 from mishformer_lens.errors import OutcomeError
+from mishformer_lens.patchers import FAMILIES
 from tests.cli.conftest import Command, command  # noqa: F401 - a fixture
 from tests.compat.making_records import make_folder, make_record, make_run
+
+# What the lines of the first tables begin with: their heads, and releases.
+HEADS = ("| t", "| 4", "| 5")
 
 
 @pytest.fixture
@@ -26,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 def test_every_cell_of_the_grid_has_its_mark(folder: Path) -> None:
     table = build_table(folder)
     assert [release.release for release in table.releases] == ["5.10.4", "5.9.0", "4.45.2"]
-    assert len(table.cells) == 2 * 3 * 2 * 4
+    assert len(table.cells) == 2 * 3 * len(FAMILIES) * 4
     marks = {
         (cell.release, cell.family, cell.attention): (cell.mark, cell.stale)
         for cell in table.cells
@@ -63,18 +69,61 @@ def test_a_stand_in_never_counts_as_the_kernel(folder: Path, failed: int) -> Non
 
 def test_markdown(folder: Path) -> None:
     text = as_markdown(build_table(folder))
-    rows = {
-        line.split(" | ")[0].removeprefix("| "): line.split(" | ")
-        for line in text.splitlines()
-        if line.startswith("| ")
-    }
     assert "On CPU: 2 of 3 releases recorded" in text
-    cpu = [line for line in text.partition("## On CUDA")[0].splitlines() if line.startswith("| 5.9.0")]
-    assert cpu == ["| 5.9.0 | 2.13.0 | 4.3.0 | ✅ | ❌ | ⬜ | · | ⚠️ | ⬜ | ⬜ | ⬜ |"]
-    assert rows["4.45.2"][1:3] == ["2.13.0", "2.15.4"]
-    assert "- gpt_neox, eager, cpu, in 4.45.2, 5.9.0: the kernel has no such dtype" in text
-    assert "- gpt2, flex_attention, in 4.45.2, 5.9.0, 5.10.4: " in text
-    assert "✅🕓" in text
+    head, *rows = [
+        line.strip("| ").split(" | ") for line in text.partition("## On CUDA")[0].splitlines() if line[:3] in HEADS
+    ]
+    assert head == ["transformers", "torch", "transformer-lens", *FAMILIES]
+    marks = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    # The worst of a family's implementations that ran.
+    assert (marks["5.9.0"]["gpt2"], marks["5.9.0"]["gpt_neox"]) == ("❌", "⚠️")
+    assert (marks["4.45.2"]["gpt2"], marks["4.45.2"]["transformer-lens"]) == ("❌🕓", "2.15.4")
+    assert marks["5.10.4"]["gpt2"] == "⬜"
+    youngest = max(FAMILIES.values(), key=lambda family: Version(family.first_release))
+    assert marks["4.45.2"][youngest.name] == "·"
+
+
+def section(text: str, family: str) -> list[str]:
+    """The lines of a family's own section."""
+    return text.partition(f"\n### {family}\n")[2].partition("\n### ")[0].splitlines()
+
+
+def test_a_family_s_section_has_its_implementations_and_the_reasons(folder: Path) -> None:
+    text = as_markdown(build_table(folder))
+    gpt2 = section(text, "gpt2")
+    assert "| 5.9.0 | ✅ | ❌ | ⬜ | · | ⬜ | ⬜ | ✅ | · |" in gpt2
+    assert "| 4.45.2 | ✅🕓 | ❌🕓 | ⬜ | · | ⬜ | ⬜ | ⬜ | · |" in gpt2
+    assert [line for line in gpt2 if line.startswith("- flex_attention is not offered in 4.45.2 to 5.10.4: ")]
+    gpt_neox = section(text, "gpt_neox")
+    assert "- eager on cpu fails as expected in 4.45.2 to 5.9.0: the kernel has no such dtype" in gpt_neox
+    youngest = max(FAMILIES.values(), key=lambda family: Version(family.first_release))
+    own = section(text, youngest.name)
+    assert f"From {youngest.first_release} on." in own
+    assert not [line for line in own if line.startswith("| 4.45.2")]
+
+
+@pytest.mark.parametrize(
+    ("tiers", "shown"), [(("family",), "✅ᶠ"), (("deep",), "✅"), (("family", "deep"), "✅")], ids=str
+)
+def test_a_mark_tells_which_tests_ran(folder: Path, tiers: tuple[Tier, ...], shown: str) -> None:
+    runs = [make_run("gpt2", name, Counts(1)) for name in ("eager", "sdpa")]
+    own = tuple(dataclasses.replace(run, tier=tier) for run, tier in zip(runs, tiers, strict=False))
+    write_record(make_record(runs=own), folder / "outcomes")
+    table = build_table(folder)
+    (row,) = [line for line in as_markdown(table).splitlines() if line.startswith("| 5.9.0 | 2.13.0")][:1]
+    assert row.strip("| ").split(" | ")[3 + list(FAMILIES).index("gpt2")] == shown
+    cells = [cell for cell in as_data(table)["cells"] if (cell["release"], cell["device"]) == ("5.9.0", "cpu")]
+    found = [cell["tier"] for cell in cells if cell["family"] == "gpt2" and cell["mark"] == "passed"]
+    assert found == list(tiers)
+
+
+def test_a_record_of_a_variant_that_is_gone_is_stale(folder: Path) -> None:
+    record = make_record()
+    families = tuple(dataclasses.replace(family, variant="v1_0") for family in record.families)
+    write_record(dataclasses.replace(record, families=families), folder / "outcomes")
+    cells = [cell for cell in build_table(folder).cells if cell.record is not None and cell.release == "5.9.0"]
+    assert cells
+    assert all(cell.stale for cell in cells if cell.device == "cpu")
 
 
 def test_json_for_programs(folder: Path) -> None:

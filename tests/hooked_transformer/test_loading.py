@@ -9,13 +9,17 @@ import pytest
 import torch
 import transformers
 
+import mishformer_lens
 from mishformer_lens import HookedTransformer
 from mishformer_lens.errors import CheckpointNotFoundError, ForwardArgumentsError, UnsupportedModelError
 from mishformer_lens.hooked_transformer import HookedTransformerConfig, loading
 from mishformer_lens.hooked_transformer.names import checkpoint_revision, checkpoint_steps, hugging_face_name
+from mishformer_lens.patchers import FAMILIES
 from tests.hooked_transformer.conftest import needs_reference
 from tests.hooked_transformer.making import TEXTS, make_hf_model, make_model_of, make_reference
 from tests.hooked_transformer.scenarios import tokens
+from tests.kinds import kinds
+from tests.models import N_HEADS, Case, make_model, make_tokens
 
 
 def test_from_a_folder(saved: Path) -> None:
@@ -29,6 +33,19 @@ def test_from_a_folder(saved: Path) -> None:
     again = HookedTransformer.from_pretrained_no_processing(saved, device="cpu", default_padding_side="left")
     assert torch.equal(again(tokens()), plain(tokens()).logits)
     assert again.tokenizer.padding_side == "left"
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in kinds().items() if FAMILIES[kind.family].drop_in is None])
+def test_a_family_without_a_drop_in_is_refused_and_can_be_hooked(kind: str) -> None:
+    if not kinds()[kind].exists:
+        pytest.skip("this release does not have the family")
+    hf_model = make_model(Case(kind))
+    with pytest.raises(UnsupportedModelError, match=r"It serves gpt2, gpt_neox.*mishformer_lens\.instrument\(model\)"):
+        HookedTransformer(hf_model)
+    assert all(type(module).__module__.partition(".")[0] != "mishformer_lens" for module in hf_model.modules())
+    with mishformer_lens.instrument(hf_model).caching(["blocks.1.attn.hook_pattern"]) as cache:
+        hf_model(make_tokens())
+    assert cache["blocks.1.attn.hook_pattern"].shape[1] == N_HEADS
 
 
 def test_options(saved: Path) -> None:

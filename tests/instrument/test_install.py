@@ -1,5 +1,6 @@
 """Hooking every model that is created from now on."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from torch import nn
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 import mishformer_lens
-from mishformer_lens.errors import NotInstrumentedError, UnsupportedModelError
+from mishformer_lens.errors import FamilyNotInReleaseError, NotInstrumentedError, UnsupportedModelError
+from mishformer_lens.patchers import FAMILIES
 from tests.models import Case, make_config, make_model, make_tokens
 from tests.recording import assert_same, hooked, recorded
 
@@ -182,3 +184,31 @@ def test_other_models_are_left_alone() -> None:
         vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48
     )
     transformers.BertModel(config)
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let the release lack these families."""
+    known = {
+        name: dataclasses.replace(family, name=f"{name}_of_the_future", first_release="99.1")
+        if name in names
+        else family
+        for name, family in FAMILIES.items()
+    }
+    monkeypatch.setattr("mishformer_lens.installation.FAMILIES", known)
+
+
+def test_families_that_the_release_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "llama", "gpt_neox")
+    mishformer_lens.install()
+    try:
+        assert is_installed()
+    finally:
+        mishformer_lens.uninstall()
+
+
+def test_a_release_without_any_family_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, *FAMILIES)
+    with pytest.raises(FamilyNotInReleaseError, match=r'pip install "transformers>=99\.1"'):
+        mishformer_lens.install()
+    with pytest.raises(NotInstrumentedError):
+        mishformer_lens.uninstall()

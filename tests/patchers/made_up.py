@@ -10,6 +10,7 @@ import pytest
 from mishformer_lens.engine import member_fingerprints, source_fingerprint
 from mishformer_lens.patchers import Family, Variant, fingerprints
 from mishformer_lens.patchers.fingerprints import file_hash
+from mishformer_lens.patchers.parts import Attention, Norm
 
 FIRST = '''"""Made up for the tests."""
 import math
@@ -82,7 +83,7 @@ class MadeUpFamily(Family):
         return WITH_CLASS, WITH_FUNCTION
 
 
-FAMILY = MadeUpFamily("made_up", "Model", {}, (), (), (), "qkv")
+FAMILY = MadeUpFamily("made_up", "Model", {}, Norm("layer", own=False), Attention(rotary=False))
 
 
 def make_table() -> dict[str, fingerprints.FamilyTable]:

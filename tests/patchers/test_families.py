@@ -1,15 +1,28 @@
 """The committed families, their variants and the table of what is verified: data that has to agree."""
 
 import copy
+import pkgutil
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from packaging.version import Version
 
+from mishformer_lens import patchers
 from mishformer_lens.engine import as_edits, source_fingerprint
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.fingerprints import shapes_of, variant_of_release, verified
-from mishformer_lens.patchers.resolver import select_by_release
+from mishformer_lens.patchers.resolver import (
+    OLDEST_RELEASE,
+    first_release_of,
+    has_begun,
+    select_by_release,
+    why_not_begun,
+)
+
+PATCHERS = Path(patchers.__file__).parent
 
 each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 each_variant = pytest.mark.parametrize(
@@ -29,7 +42,7 @@ def test_a_family_knows_where_its_source_is(family: Family) -> None:
 def test_variants_are_in_the_order_of_the_releases(family: Family) -> None:
     releases = [Version(variant.first_release) for variant in family.variants]
     assert releases == sorted(set(releases))
-    assert releases[0] == Version("4.44")
+    assert releases[0] == Version(family.first_release) >= Version(OLDEST_RELEASE)
     assert all(family.variant(variant.name) is variant for variant in family.variants)
 
 
@@ -103,3 +116,64 @@ def test_a_release_that_was_never_seen_points_to_the_variant_before_it(family: F
 @each_family
 def test_a_release_before_the_first_variant_points_to_none(family: Family) -> None:
     assert select_by_release(family, "4.43.4") is None
+    assert not has_begun(family, "4.43.4")
+
+
+@each_family
+def test_a_family_begins_with_the_first_release_that_was_verified(family: Family) -> None:
+    releases = sorted(
+        (Version(each) for _, _, shape in shapes_of(family.name) for each in shape["releases"]), key=lambda each: each
+    )
+    first = first_release_of(family)
+    assert Version(first) == releases[0]
+    assert first == family.first_release or releases[0].micro > 0
+    assert has_begun(family, first)
+    assert has_begun(family, f"{first}+cu118")
+    assert Version(family.first_release).release == releases[0].release[:2]
+    if family.first_release != OLDEST_RELEASE:
+        assert not has_begun(family, OLDEST_RELEASE)
+        assert first in why_not_begun(family, OLDEST_RELEASE)
+
+
+@each_family
+def test_a_family_of_a_template_has_its_variants_from_its_own_first_release_on(family: Family) -> None:
+    if family.template is None:
+        assert not family.forms
+        assert not family.prefix
+        return
+    names = (info.name for info in pkgutil.iter_modules([str(PATCHERS / family.template)]))
+    of_template = [Version(name[1:].replace("_", ".")) for name in names if re.fullmatch(r"v\d+_\d+", name)]
+    own = [Version(variant.first_release) for variant in family.variants]
+    assert {each for each in of_template if each > Version(family.first_release)} <= set(own)
+    if min(of_template) > own[0]:
+        # What is older than the template is the family's own.
+        assert (PATCHERS / family.name / f"{family.variants[0].name}.py").is_file()
+
+
+def test_folders_are_families_or_templates() -> None:
+    folders = {info.name for info in pkgutil.iter_modules([str(PATCHERS)]) if info.ispkg}
+    assert folders == set(FAMILIES) | {family.template for family in FAMILIES.values() if family.template is not None}
+    assert all(FAMILIES[name].name == name for name in FAMILIES)
+    assert "llama_like" not in FAMILIES
+
+
+def test_a_description_is_read_when_it_is_asked_for() -> None:
+    code = (
+        "import sys, warnings\n"
+        "warnings.simplefilter('ignore')\n"
+        "from mishformer_lens.patchers import FAMILIES\n"
+        "assert 'llama' in FAMILIES and len(FAMILIES) == len(list(FAMILIES))\n"
+        "assert 'mishformer_lens.patchers.llama' not in sys.modules\n"
+        "assert FAMILIES['llama'].name == 'llama' and FAMILIES.get('lama') is None\n"
+        "assert 'mishformer_lens.patchers.gpt2' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PATCHERS.parents[1])
+
+
+def test_the_parts_of_the_drop_in_are_those_of_the_description() -> None:
+    for family in FAMILIES.values():
+        if family.drop_in is not None:
+            assert (family.drop_in.pos_embed is not None) == family.learned_positions
+            assert (family.drop_in.rotary is not None) == family.attention.rotary
+            assert family.drop_in.output.startswith(f"{family.components['attn']}.")
+            assert family.drop_in.mlp_out.startswith(f"{family.components['mlp']}.")

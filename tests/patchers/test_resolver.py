@@ -11,6 +11,7 @@ import pytest
 
 from mishformer_lens.errors import (
     AnchorsMissingError,
+    FamilyNotInReleaseError,
     ModifiedSourceError,
     ReleaseTooOldError,
     ResolutionError,
@@ -271,8 +272,11 @@ def test_no_transformers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def test_transformers_without_the_family(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch, tmp_path, "4.44.2", None)
-    with pytest.raises(TransformersNotInstalledError, match=f"has no {FAMILY.source_path}. Reinstall it"):
+    with pytest.raises(FamilyNotInReleaseError) as caught:
         installed_source(FAMILY)
+    assert f"has no {FAMILY.source_path}" in str(caught.value)
+    assert 'pip install "transformers>=4.44"' in str(caught.value)
+    assert "reinstall it" in str(caught.value)
 
 
 def test_metadata_without_a_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -88,17 +88,41 @@ def test_every_lock_belongs_to_the_grid_and_is_there() -> None:
     assert expected == set(GRID.newest.lock.parent.iterdir())
 
 
+def make_patchers(folder: Path, **descriptions: str) -> Path:
+    """Folders of families, each with a description."""
+    for name, text in descriptions.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(text)
+    return folder
+
+
 def test_each_variant_has_its_first_and_last_cell_among_the_edges(tmp_path: Path) -> None:
+    patchers = make_patchers(tmp_path / "patchers", gpt2="", gpt_neox="")
     table = tmp_path / "fingerprints.json"
     shapes = {
         "v4_9": {"a": {"releases": ["4.9.0", "4.9.1"]}, "b": {"releases": ["4.10.0", "4.44.2"]}},
         "v5_0": {"c": {"releases": ["5.0.0"]}},
     }
     table.write_text(json.dumps({"gpt2": {"shapes": shapes}, "gpt_neox": {"shapes": {}}}))
-    assert [cell.minor for cell in parse_grid(SMALL).edges(table)] == ["4.9", "4.44", "5.0"]
+    assert [cell.minor for cell in parse_grid(SMALL).edges(table, patchers)] == ["4.9", "4.44", "5.0"]
     shapes["v4_9"]["b"]["releases"].remove("4.44.2")
     table.write_text(json.dumps({"gpt2": {"shapes": shapes}, "gpt_neox": {"shapes": {}}}))
-    assert [cell.minor for cell in parse_grid(SMALL).edges(table)] == ["4.9", "5.0"]
+    assert [cell.minor for cell in parse_grid(SMALL).edges(table, patchers)] == ["4.9", "5.0"]
+
+
+def test_edges_are_where_templates_move_and_not_where_their_families_were_born(tmp_path: Path) -> None:
+    patchers = make_patchers(tmp_path / "patchers", llama_like="", llama='FAMILY = Family(template="llama_like")')
+    table = tmp_path / "fingerprints.json"
+    shapes = {"v4_44": {"a": {"releases": ["4.44.2"]}}, "v5_0": {"b": {"releases": ["5.0.0"]}}}
+    table.write_text(json.dumps({"llama": {"shapes": shapes}}))
+    assert parse_grid(SMALL).edges(table, patchers) == ()
+    for name in ("v4_9", "v5_0"):
+        (patchers / "llama_like" / f"{name}.py").write_text("")
+    assert [cell.minor for cell in parse_grid(SMALL).edges(table, patchers)] == ["4.9", "4.44", "5.0"]
+
+
+def test_plain_nox_runs_no_more_cells_than_there_is_time_for() -> None:
+    assert len(GRID.edges()) <= 16
 
 
 def test_the_newest_release_is_an_edge_and_not_every_release_is() -> None:

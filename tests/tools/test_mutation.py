@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from mishformer_lens.engine import patch_source
-from mishformer_lens.patchers import FAMILIES, Variant
+from mishformer_lens.engine import Edits, patch_source
+from mishformer_lens.patchers import FAMILIES, Family, Variant
 from tools import mutation
 from tools.mutants import Mutant, make_mutants
 from tools.mutation import Trial, difference, problems, read_equivalent, summarize
@@ -191,3 +192,32 @@ def test_the_report_has_the_figures_and_shows_survivors(
     printed = capsys.readouterr().out
     assert f"SURVIVED {': '.join(trials[-1].name)}\n--- as it is" in printed
     assert " 1 survived" in printed
+
+
+FORM: Edits = {"MLP.forward": [("act(x)", "self.hook_post(act(x))")]}
+
+
+def follower(name: str, prefix: str, edits: Edits) -> tuple[Family, Variant]:
+    family = dataclasses.replace(FAMILIES["llama"], name=name, prefix=prefix)
+    return family, Variant(name, "v9_9", {f"{prefix}{member}": entries for member, entries in edits.items()})
+
+
+def test_every_form_is_tried_once_with_few_families() -> None:
+    norm: Edits = {"Norm.forward": [("y", "self.hook_scale(y)")]}
+    other: Edits = {"MLP.forward": [("act(z)", "self.hook_post(act(z))")]}
+    variants = [
+        follower("one", "One", FORM),
+        follower("two", "Two", {**FORM, **norm}),
+        follower("three", "Three", {**other, **norm}),
+        follower("four", "Four", FORM),
+    ]
+    assert mutation.choose_members(variants) == {
+        "two": {"TwoMLP.forward", "TwoNorm.forward"},
+        "three": {"ThreeMLP.forward"},
+    }
+
+
+def test_families_without_a_template_are_tried_with_all_that_they_have() -> None:
+    variants = [(FAMILIES[name], FAMILIES[name].variants[-1]) for name in ("gpt2", "gpt_neox", "llama")]
+    chosen = mutation.choose_members(variants)
+    assert chosen == {family.name: set(variant.edits) for family, variant in variants}

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mishformer_lens.patchers import FAMILIES
+from mishformer_lens.patchers.resolver import has_begun
 from tools.grid import ROOT
 from tools.upstream.compare import HOOKED, ComparisonError, compare, read_declared, read_run, report
 from tools.upstream.sdist import UpstreamError, fetch_sdist, unpack_tests, write_cases
@@ -53,7 +54,7 @@ def main() -> int:
     try:
         declared = read_declared(DECLARED, release)
         unpack_tests(fetch_sdist(release, folder), folder)
-        stand_ins = write_cases(folder, FAMILIES)
+        stand_ins = write_cases(folder, [name for name, family in FAMILIES.items() if has_begun(family, release)])
         print(f"not in the sdist, so without their tests: {', '.join(stand_ins) or 'nothing'}", flush=True)
         with ThreadPoolExecutor(arguments.processes) as pool:
             records = pool.map(lambda name: run(name, folder, arguments.more), RUNS)

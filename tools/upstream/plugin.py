@@ -150,12 +150,12 @@ def _call(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
 
 
 BASES: tuple[type[torch.nn.Module], ...] = ()
-"""The base model of every family."""
+"""The base model of every family that the release has."""
 
 
 def _watch_models() -> None:
     global BASES
-    families = FAMILIES.values()
+    families = [FAMILIES[name] for name, variant in mishformer_lens.variants.items() if variant is not None]
     BASES = tuple(getattr(importlib.import_module(each.module_name), each.base_model) for each in families)
     PreTrainedModel.__call__ = _call
     _after(GenerationMixin, "generate", lambda self, result: WATCH.note(f"{type(self).__name__}.generate", result))

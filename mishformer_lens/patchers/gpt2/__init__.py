@@ -1,7 +1,7 @@
 """GPT-2: what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.parts import Attention, Norm
+from mishformer_lens.patchers.parts import Attention, DropIn, Norm
 
 FAMILY = Family(
     name="gpt2",
@@ -17,4 +17,19 @@ FAMILY = Family(
     norm=Norm("layer", own=False),
     attention=Attention(rotary=False, qkv_layout="part head d_head", n_heads="num_heads"),
     learned_positions=True,
+    drop_in=DropIn(
+        embed="wte",
+        pos_embed="wpe",
+        qkv="attn.c_attn",
+        output="attn.c_proj",
+        mlp_in="mlp.c_fc",
+        mlp_out="mlp.c_proj",
+        config={
+            "eps": "layer_norm_epsilon",
+            "act_fn": "activation_function",
+            "use_attn_scale": "scale_attn_weights",
+            "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx",
+        },
+        dataset="openwebtext",
+    ),
 )

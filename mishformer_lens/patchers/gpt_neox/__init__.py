@@ -1,7 +1,7 @@
 """GPT-NeoX (and Pythia): what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.parts import Attention, Block, Norm
+from mishformer_lens.patchers.parts import Attention, Block, DropIn, Norm
 
 FAMILY = Family(
     name="gpt_neox",
@@ -17,4 +17,13 @@ FAMILY = Family(
     norm=Norm("layer", own=False),
     attention=Attention(rotary=True, qkv_layout="head part d_head", head_size="head_size"),
     block=Block(parallel="use_parallel_residual"),
+    drop_in=DropIn(
+        embed="embed_in",
+        qkv="attention.query_key_value",
+        output="attention.dense",
+        mlp_in="mlp.dense_h_to_4h",
+        mlp_out="mlp.dense_4h_to_h",
+        config={"eps": "layer_norm_eps", "act_fn": "hidden_act", "parallel_attn_mlp": "use_parallel_residual"},
+        rotary=("rotary_pct", "rotary_emb_base"),
+    ),
 )

@@ -22,7 +22,7 @@ def _layer(attention: str) -> Edits:
                 )
                 """,
             ),
-            ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
+            forms.RESIDUAL_PRE,
             (
                 "residual + self.resid_mlp_dropout(hidden_states)",
                 "self.hook_resid_post(residual + self.hook_mlp_out(self.resid_mlp_dropout(hidden_states)))",
