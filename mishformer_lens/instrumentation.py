@@ -19,9 +19,11 @@ from mishformer_lens.errors import (
     UnknownHookError,
     UnsupportedModelError,
 )
-from mishformer_lens.hooks import LOCK, HookPoint, Observer, add_observers, remove_observers
-from mishformer_lens.lending import Links, Place, shared_module
+from mishformer_lens.hooks import HookPoint
+from mishformer_lens.lending import Place
 from mishformer_lens.lent_classes import LentClass
+from mishformer_lens.listening import LOCK, Observer, add_observers, remove_observers
+from mishformer_lens.loans import Links, shared_module
 from mishformer_lens.on_demand import AttentionInputs, HeadResults
 from mishformer_lens.patched_classes import lent_class, refuse_foreign
 from mishformer_lens.patchers import FAMILIES, Family, Variant

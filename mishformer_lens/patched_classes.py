@@ -13,7 +13,7 @@ from torch import nn
 
 from mishformer_lens.engine import BuiltMembers, build_members, patch_source, replaced_by
 from mishformer_lens.errors import ReplacedCodeError, UnsupportedModelError
-from mishformer_lens.lending import Links, Place
+from mishformer_lens.lending import Place
 from mishformer_lens.lent_classes import (
     PLACE,
     LentClass,
@@ -24,6 +24,7 @@ from mishformer_lens.lent_classes import (
     module_list,
     unwrapped,
 )
+from mishformer_lens.loans import Links
 from mishformer_lens.on_demand import HookedLayerNorm
 from mishformer_lens.partial import kept_blocks
 from mishformer_lens.patchers import Family, Variant

@@ -12,10 +12,12 @@ _PACKAGE = Path(__file__).parent.parent
 _COMMON = (
     "engine/*.py",
     "hooks.py",
+    "listening.py",
     "on_demand.py",
     "attention_scores.py",
     "lending.py",
     "lent_classes.py",
+    "loans.py",
     "patched_classes.py",
     "instrumentation.py",
 )
