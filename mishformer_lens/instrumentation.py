@@ -166,9 +166,6 @@ class Instrumentation:
         Raises:
             UnknownHookError: there is none; the message has the closest names.
         """
-        made = self.hook_points.made.get(name)
-        if made is not None:
-            return made
         try:
             return self.hook_points[name]
         except KeyError:
@@ -217,13 +214,15 @@ class Instrumentation:
         """
         self.require()
         pairs = [(self[name], observer) for name, observer in observers.items()]
-        add_observers(pairs)
-        self.observers += len(pairs)
+        with LOCK:
+            add_observers(pairs)
+            self.observers += len(pairs)
         try:
             yield
         finally:
-            self.observers -= len(pairs)
-            remove_observers(pairs)
+            with LOCK:
+                self.observers -= len(pairs)
+                remove_observers(pairs)
 
     @property
     def unflagged_names(self) -> list[str]:
@@ -267,7 +266,8 @@ class Instrumentation:
         # Observers and contexts are those of the original.
         vars(duplicate).update(copy.deepcopy(vars(self) | {"observers": 0, "_contexts": 0}, memo))
         if duplicate.active:
-            _instrumented[duplicate.model] = weakref.ref(duplicate)
+            with LOCK:
+                _instrumented[duplicate.model] = weakref.ref(duplicate)
         return duplicate
 
     def __reduce__(self) -> Any:
@@ -338,12 +338,11 @@ class Instrumentation:
             hooks = {spec.name: f"blocks.{layer}.{spec.name}" for spec in self.family.block_hooks}
             points = {name: self.hook_points[full] for name, full in hooks.items() if full in self.hook_points}
             attention = self.place(layer, "attn")
-            made: dict[str, object] = {
+            self._helpers[layer] = {
                 "attention_inputs": AttentionInputs(points, attention, self.family),
                 "attention_scores": AttentionScores(points["attn.hook_attn_scores"], points["attn.hook_pattern"]),
                 "head_results": HeadResults(points["attn.hook_result"], attention, self.family),
             }
-            self._helpers.setdefault(layer, made)
         return self._helpers[layer]
 
     def lent_class(self, place: Place, cls: type) -> tuple[LentClass, Links]:
