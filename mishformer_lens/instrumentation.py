@@ -315,10 +315,6 @@ class Instrumentation:
                 yield self.place(layer, part)
         yield self.place(None, "ln_final")
 
-    def inside(self, place: Place) -> list[Place]:
-        """The places whose parent is ``place``."""
-        return [each for each in self._places.values() if each.parent is place]
-
     def attributes(self, place: Place) -> dict[str, object]:
         """What the module at ``place`` carries while it is lent: its hook points, and helpers of its patched code."""
         prefix = "" if place.layer is None else f"blocks.{place.layer}."
@@ -367,23 +363,6 @@ class Instrumentation:
             if module in seen:
                 raise shared_module(seen[module], place.path)
             seen[module] = place.path
-
-    def check(self) -> None:
-        """Refuse a pass in which hooks would be missed.
-
-        Raises:
-            NotInstrumentedError: a part of the model was replaced while its hook points have hooks.
-        """
-        for place in tuple(self._places.values()):
-            if place.is_lent and not place.loan.is_in_place():
-                place.refuse_replacement()
-
-    def settle(self) -> None:
-        """Take back what nobody needs any more, after a pass."""
-        if any(place.module is not None and not place.is_lent for place in tuple(self._places.values())):
-            with LOCK:
-                for place in reversed(self._places.values()):
-                    place.settle()
 
 
 _HELPERS = {"": ("attention_inputs",), "attn": ("attention_inputs", "attention_scores", "head_results")}

@@ -51,7 +51,10 @@ class Place:
         self.part = part
         self.path = path
         self.parent = parent
-        self.is_base = parent is None
+        # Places of parts inside.
+        self.parts: list[Place] = []
+        if parent is not None:
+            parent.parts.append(self)
         # The hook points whose patched code is here.
         self.points: list[HookPoint] = []
         # How many others need the module to be lent: parts in it that are, and passes of a special kind.
@@ -61,21 +64,20 @@ class Place:
         self.attributes: Mapping[str, object] = {}
         self._checkpointed = False
         # One entry for each pass that is in the module: to append and to pop is atomic.
-        self._passes: list[None] = []
+        self.passes: list[None] = []
+        # What is to be looked at when a pass leaves the module: what nobody needs any more, here and inside.
+        self.waiting: list[Place] = []
         self._loan: Loan | None = None
 
     @property
     def is_edited(self) -> bool:
         """Whether a hook that may edit is on a hook point here or of a part inside."""
-        return any(point.may_edit() for point in self.points) or any(place.is_edited for place in self._inside())
-
-    def _inside(self) -> list["Place"]:
-        return [] if self.instrumentation is None else self.instrumentation.inside(self)
+        return any(point.may_edit() for point in self.points) or any(place.is_edited for place in self.parts)
 
     @property
     def is_running(self) -> bool:
         """Whether a pass is in the module."""
-        return bool(self._passes)
+        return bool(self.passes)
 
     def require(self) -> None:
         """Refuse hooks that would never fire.
@@ -149,51 +151,60 @@ class Place:
         self.settle()
 
     def settle(self) -> None:
-        """Take the patched class back, if nobody needs it any more and no pass is running."""
-        if self.module is None or self.is_lent or self._is_in_use():
+        """Take the patched class back, if nobody needs it any more; where a pass is running, after it."""
+        if self.module is None or self.is_lent or self._waits():
             return
         # Passes that begin from now on see a module that is not lent. One that began in between is waited for.
         vars(self.module).pop(PLACE, None)
-        if self._is_in_use():
+        if self._waits():
             vars(self.module)[PLACE] = self
             return
         module, self.module = self.module, None
         assert self._loan is not None  # the module was lent
         take_back(module, self._loan, self.attributes)
 
-    def _is_in_use(self) -> bool:
-        """Whether a pass is in the module, or in one around it."""
+    def _waits(self) -> bool:
+        """Whether a pass is in the module, or in one around it. That pass settles this when it leaves."""
         place: Place | None = self
         while place is not None:
-            if place._passes:
-                return True
+            if place.passes:
+                place.waiting.append(self)
+                if place.passes:  # else it left before it could see that
+                    return True
             place = place.parent
         return False
 
-    def enter(self) -> list[None]:
-        """Take note that a pass enters the module.
-
-        Returns:
-            a list from which the last is to be taken when the pass leaves, before :meth:`leave`.
+    def refuse(self) -> None:
+        """Refuse a pass that must not begin, where nothing around the module did so.
 
         Raises:
-            NotInstrumentedError: a part of the model was replaced while its hook points have hooks.
+            NotInstrumentedError: a part was replaced while its hook points have hooks.
+            TracedCacheError: activations are observed while the model is exported.
         """
-        if self.is_base:
-            assert self.instrumentation is not None  # so has every base model's place
-            self.refuse_export()
-            self.instrumentation.check()
-        self._passes.append(None)
-        return self._passes
+        if self.parent is None or not self.parent.passes:
+            self._refuse_export()
+            self._refuse_replaced_parts()
+
+    def _refuse_replaced_parts(self) -> None:
+        for place in self.parts:
+            if place.is_lent:
+                if not place.loan.is_in_place():
+                    raise NotInstrumentedError(
+                        f"{place.path} is another module than when its hook points got hooks, so they would not fire. "
+                        "Take the hooks off before a part is replaced, and add them again afterwards."
+                    )
+                place._refuse_replaced_parts()
 
     def leave(self) -> None:
-        """Take back what nobody needs any more, after a pass."""
-        if self.is_base:
-            assert self.instrumentation is not None  # so has every base model's place
-            self.instrumentation.settle()
-        else:
-            with LOCK:
-                self.settle()
+        """Take note that a pass left the module, and take back what nobody needs any more."""
+        self.passes.pop()
+        if not self.waiting:
+            return
+        with LOCK:
+            waiting = self.waiting[:]
+            self.waiting.clear()
+            for place in waiting:
+                place.settle()
 
     @property
     def loan(self) -> "Loan":
@@ -201,23 +212,7 @@ class Place:
         assert self._loan is not None  # it is lent
         return self._loan
 
-    def refuse_replacement(self) -> None:
-        """Refuse a pass in which hooks would be missed.
-
-        Raises:
-            NotInstrumentedError: always.
-        """
-        raise NotInstrumentedError(
-            f"{self.path} is another module than when its hook points got hooks, so they would not fire. Take the "
-            "hooks off before a part is replaced, and add them again afterwards."
-        )
-
-    def refuse_export(self) -> None:
-        """Refuse to be traced into a program while a cache is on.
-
-        Raises:
-            TracedCacheError: activations are observed.
-        """
+    def _refuse_export(self) -> None:
         if self.instrumentation is None or not self.instrumentation.observers:
             return
         if torch.compiler.is_exporting() or torch._C._is_tracing():
@@ -267,7 +262,7 @@ class Place:
         """Take over a module whose hook points were removed in a pass that is still running."""
         assert self.instrumentation is not None
         self.attributes = self.instrumentation.attributes(self)
-        self._passes, other.module = other._passes, None
+        self.passes, self.waiting, other.module = other.passes, other.waiting, None
         return dataclasses.replace(other.loan, links=links)
 
     def find(self) -> nn.Module:
@@ -312,14 +307,14 @@ class Place:
         duplicate = object.__new__(type(self))
         memo[id(self)] = duplicate
         # Observers stay with the original.
-        held_by = [place for place in self._inside() if place.is_lent and place.is_edited]
-        state = vars(self) | {"_passes": [], "holders": len(held_by)}
+        held_by = [place for place in self.parts if place.is_lent and place.is_edited]
+        state = vars(self) | {"passes": [], "waiting": [], "holders": len(held_by)}
         if not (self.is_lent and self.is_edited):
             state |= {"is_lent": False, "module": None, "_loan": None}
         instrumentation = self.instrumentation
         if instrumentation is None or (id(instrumentation) not in memo and id(instrumentation.model) not in memo):
             # A part is copied without its model: its hooks go on acting, and nothing of the model comes along.
-            state |= {"instrumentation": None, "is_base": False}
+            state["instrumentation"] = None
             if self.parent is not None and (self.parent.module is None or id(self.parent.module) not in memo):
                 state["parent"] = None
         vars(duplicate).update(copy.deepcopy(state, memo))

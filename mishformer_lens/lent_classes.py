@@ -121,20 +121,17 @@ def _calling(original: Any) -> Callable[..., Any]:
         place: Place | None = vars(self).get(PLACE)
         if place is None:  # taken back since the call began
             return original.__call__(self, *args, **kwargs)
-        if torch.compiler.is_compiling():
-            place.refuse_export()
-            return original.__call__(self, *args, **kwargs)
-        passes = place.enter()
+        place.refuse()
+        # A graph runs as a whole: no hook comes or goes meanwhile. Where it breaks, in what is called here, torch gives
+        # up compiling this function, because of the try, and runs it as it is.
+        counted = not torch.compiler.is_compiling()
+        if counted:
+            place.passes.append(None)
         try:
             return original.__call__(self, *args, **kwargs)
         finally:
-            passes.pop()
-            if place.is_base or not place.is_lent:
+            if counted:
                 place.leave()
-            # Another, where the hook points were removed and put on anew in this very pass.
-            other: Place | None = vars(self).get(PLACE)
-            if other is not None and other is not place:
-                other.leave()
 
     return __call__
 
