@@ -8,7 +8,7 @@ what it has by then, less what was lent.
 import contextlib
 import copy
 import dataclasses
-import types
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from mishformer_lens.errors import NotInstrumentedError, TracedCacheError
 from mishformer_lens.hooks import HookPoint
 from mishformer_lens.lent_classes import PLACE, rebound
 from mishformer_lens.listening import LOCK
-from mishformer_lens.loans import Links, Loan, refuse_forward_of_its_own, shared_module, take_back
+from mishformer_lens.loans import Loan, Path, refuse_forward_of_its_own, shared_module, take_back
 
 if TYPE_CHECKING:
     from mishformer_lens.instrumentation import Instrumentation
@@ -223,14 +223,16 @@ class Place:
 
     def _lend(self) -> None:
         loan = self._loan
-        if self.module is not None and loan is not None and loan.module is self.module and loan.is_in_place():
+        module = None if loan is None else loan.module()
+        if loan is None or module is None:
+            module, loan = self._new_loan()
+        elif module is self.module and loan.is_in_place():
             return  # a pass is running since it was to be taken back
-        if loan is None or not loan.holds():
-            loan = self._loan = self._new_loan()
-        module, values = loan.module, vars(loan.module)
+        elif not loan.holds():
+            module, loan = self._new_loan()
+        self._loan, values = loan, vars(module)
         self._tell_of_checkpointing(values)
-        if len(values) != loan.size or loan.has_methods:
-            values.update(rebound(module, loan.cls, loan.lent.cls))
+        loan.rebind(module, loan.lent.original, loan.lent.cls)
         # What patched code needs first: another thread may enter the module at once.
         values.update(self.attributes)
         values[PLACE] = self
@@ -238,32 +240,31 @@ class Place:
         object.__setattr__(module, "__class__", loan.lent.cls)
         self.module = module
 
-    def _new_loan(self) -> "Loan":
+    def _new_loan(self) -> tuple[nn.Module, Loan]:
         if self.instrumentation is None:
             raise NotInstrumentedError(
                 "this hook point belongs to a part that was copied without its model, so a hook on it would never "
                 "fire. Copy the model, or put the part into one, and call mishformer_lens.instrument(model)."
             )
-        module, links = self._find()
+        module, path = self._find()
         other: Place | None = vars(module).get(PLACE)
         if other is not None and other is not self:
             if not (other.path == self.path and other.instrumentation and not other.instrumentation.active):
                 raise shared_module(other.path, self.path)
-            return self._adopt(other, links)
+            return module, self._adopt(other, path)
         cls = type(module)
         lent, proofs = self.instrumentation.lent_class(self, cls)
         if "forward" in vars(module):
             refuse_forward_of_its_own(module, self.path, dict(rebound(module, cls, lent.cls)))
         self.attributes = self.instrumentation.attributes(self)
-        has_methods = types.MethodType in map(type, vars(module).values())
-        return Loan(module, cls, lent, links, proofs, len(vars(module)), has_methods)
+        return module, Loan.of(module, lent, path, proofs)
 
-    def _adopt(self, other: "Place", links: Links) -> "Loan":
+    def _adopt(self, other: "Place", path: Path) -> Loan:
         """Take over a module whose hook points were removed in a pass that is still running."""
         assert self.instrumentation is not None
         self.attributes = self.instrumentation.attributes(self)
         self.passes, self.waiting, other.module = other.passes, other.waiting, None
-        return dataclasses.replace(other.loan, links=links)
+        return dataclasses.replace(other.loan, path=path)
 
     def find(self) -> nn.Module:
         """The module that stands here now.
@@ -273,11 +274,11 @@ class Place:
         """
         return self._find()[0]
 
-    def _find(self) -> tuple[nn.Module, Links]:
-        """The module that stands here now, and the links that lead to it from its parent."""
+    def _find(self) -> tuple[nn.Module, Path]:
+        """The module that stands here now, and how one comes to it from its parent."""
         assert self.instrumentation is not None  # a copy without its model has no path
         module: nn.Module = self.instrumentation.model
-        links: list[tuple[Mapping[str, object], str, object]] = []
+        steps = []
         for name in self.path.split(".") if self.path else ():
             inside = module._modules.get(name)
             if inside is None:
@@ -285,11 +286,11 @@ class Place:
                     f"this {type(self.instrumentation.model).__name__} has no part {self.path} any more, so a hook "
                     "there would never fire. instrument(model).hook_points has the names that there are."
                 )
-            links.append((module._modules, name, inside))
+            steps.append((weakref.ref(module), name, weakref.ref(inside)))
             module = inside
-        # The parent, which is lent too, sees to the links that lead to it.
+        # The parent, which is lent too, sees to the way that leads to it.
         above = len(self.parent.path.split(".")) if self.parent is not None and self.parent.path else 0
-        return module, tuple(links[above:])
+        return module, tuple(steps[above:])
 
     def _tell_of_checkpointing(self, values: Mapping[str, object]) -> None:
         """Let the hook points know whether a pass without them may be computed again while they have hooks."""

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import types
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,50 +14,72 @@ from mishformer_lens.errors import ReplacedCodeError, UnsupportedModelError
 from mishformer_lens.lent_classes import PLACE, LentClass, rebound, without
 
 Links = tuple[tuple[Mapping[str, object], str, object], ...]
-"""Where something stands: the table that has it, under which name, and what it is."""
+"""Where code stands: the table that has it, under which name, and what it is."""
+
+Path = tuple[tuple[weakref.ref[nn.Module], str, weakref.ref[nn.Module]], ...]
+"""How one comes from one module to another inside: from which, by which name, to which."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Loan:
     """A class that was found for a module, and what has to stay as it is for that to be right.
 
+    It is kept when nobody listens, for the next who does, and keeps no module that is gone from the model.
+
     Attributes:
         module: the module.
-        cls: its class without the lent one.
         lent: the class to lend it.
-        links: where it stands: the tables that lead there from its parent, with name and module.
-        proofs: the living code that the lent class stands in for: where it is, under which name, and what it is.
-        size: how many attributes the module has: if others put a method of it on the module, it has more.
-        has_methods: whether some have done so.
+        path: how one comes to it from its parent.
+        proofs: the living code that the lent class stands in for.
+        size: how many attributes the module has without what it is lent.
+        has_methods: whether a method of a module was among them.
     """
 
-    module: nn.Module
-    cls: type
+    module: weakref.ref[nn.Module]
     lent: LentClass
-    links: Links
+    path: Path
     proofs: Links
     size: int
     has_methods: bool
 
+    @classmethod
+    def of(cls, module: nn.Module, lent: LentClass, path: Path, proofs: Links) -> "Loan":
+        """A loan of ``lent`` to ``module`` as it is now, not lent."""
+        has_methods = types.MethodType in map(type, vars(module).values())
+        return cls(weakref.ref(module), lent, path, proofs, len(vars(module)), has_methods)
+
     def is_in_place(self) -> bool:
         """Whether the module stands where it stood."""
-        return not [name for table, name, module in self.links if table.get(name) is not module]
+        for above, name, inside in self.path:
+            parent, module = above(), inside()
+            if parent is None or module is None or parent._modules.get(name) is not module:
+                return False
+        return True
 
     def holds(self) -> bool:
         """Whether nothing changed that matters."""
+        module = self.module()
         return (
-            type(self.module) is self.cls
+            type(module) is self.lent.original
             and self.lent.is_untouched
-            and "forward" not in vars(self.module)
-            and PLACE not in vars(self.module)
+            and "forward" not in vars(module)
+            and PLACE not in vars(module)
             and self.is_in_place()
             and not [name for table, name, code in self.proofs if table.get(name) is not code]
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Loan | None":
         """The loan of the copied module: what is known of where it stands is for the original alone."""
-        module: nn.Module = copy.deepcopy(self.module, memo)
-        return Loan(module, self.cls, self.lent, (), self.proofs, self.size, self.has_methods)
+        module: nn.Module | None = copy.deepcopy(self.module(), memo)
+        assert module is not None  # only what is lent is copied
+        return dataclasses.replace(self, module=weakref.ref(module), path=())
+
+    def rebind(self, module: nn.Module, old: type, new: type) -> None:
+        """Bind methods of ``old`` that other code put on ``module`` anew, to those of ``new``."""
+        values = vars(module)
+        # A look at every attribute costs as much as all the rest of a loan.
+        if self.has_methods or len(values) != self.size:
+            values.update(rebound(module, old, new))
 
 
 def shared_module(one: str, other: str) -> UnsupportedModelError:
@@ -80,10 +104,9 @@ def refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[str
 def take_back(module: nn.Module, loan: Loan, attributes: Mapping[str, object]) -> None:
     values = vars(module)
     old = type(module)
-    new = loan.cls if old is loan.lent.cls else without(old, loan.lent)
+    new = without(old, loan.lent)
     object.__setattr__(module, "__class__", new)
     values.pop(PLACE, None)
     for name in attributes:
         values.pop(name, None)
-    if len(values) != loan.size or loan.has_methods:
-        values.update(rebound(module, old, new))
+    loan.rebind(module, old, new)

@@ -1,6 +1,8 @@
 """Hooks that come and go, and parts that are replaced, between and inside of passes of every kind."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -150,3 +152,19 @@ def test_what_a_pass_on_another_thread_still_needs_is_taken_back_after_it(model:
     thread.join()
     assert_same(found, [expected])
     assert trace(model) == before
+
+
+@pytest.mark.parametrize("part", ["", "mlp", "attn", "ln1"])
+def test_a_part_that_was_replaced_is_not_kept_in_memory(kind: str, model: Any, part: str) -> None:
+    instrumentation = mishformer_lens.instrument(model)
+    with instrumentation.caching():
+        logits(model)
+    place = instrumentation.place(1, part)
+    kept = [weakref.ref(module) for module in place.find().modules()]
+    other = mishformer_lens.instrument(make_model(Case(kind))).place(1, part).find()
+    model.base_model.set_submodule(place.path, other)
+    gc.collect()
+    assert [module() for module in kept] == [None] * len(kept)
+    with instrumentation.caching() as cache:
+        logits(model)
+    assert list(cache) == instrumentation.unflagged_names
