@@ -17,9 +17,10 @@ from torch import nn
 
 from mishformer_lens.errors import NotInstrumentedError, TracedCacheError
 from mishformer_lens.hooks import HookPoint
-from mishformer_lens.lent_classes import PLACE, rebound
+from mishformer_lens.lent_classes import PLACE, over, rebound
 from mishformer_lens.listening import LOCK
 from mishformer_lens.loans import Loan, Path, refuse_forward_of_its_own, shared_module, take_back
+from mishformer_lens.on_top import parametrized
 
 if TYPE_CHECKING:
     from mishformer_lens.instrumentation import Instrumentation
@@ -231,6 +232,7 @@ class Place:
         elif not loan.holds():
             module, loan = self._new_loan()
         self._loan, values = loan, vars(module)
+        loan.lent.follow_original()
         self._tell_of_checkpointing(values)
         loan.rebind(module, loan.lent.original, loan.lent.cls)
         # What patched code needs first: another thread may enter the module at once.
@@ -252,8 +254,10 @@ class Place:
             if not (other.path == self.path and other.instrumentation and not other.instrumentation.active):
                 raise shared_module(other.path, self.path)
             return module, self._adopt(other, path)
-        cls = type(module)
-        lent, proofs = self.instrumentation.lent_class(self, cls)
+        cls, on_top = type(module), parametrized(module)
+        lent, proofs = self.instrumentation.lent_class(self, cls if on_top is None else on_top.__bases__[0])
+        if on_top is not None:
+            lent = over(on_top, lent)
         if "forward" in vars(module):
             refuse_forward_of_its_own(module, self.path, dict(rebound(module, cls, lent.cls)))
         self.attributes = self.instrumentation.attributes(self)

@@ -61,7 +61,6 @@ class Loan:
         module = self.module()
         return (
             type(module) is self.lent.original
-            and self.lent.is_untouched
             and "forward" not in vars(module)
             and PLACE not in vars(module)
             and self.is_in_place()
@@ -103,6 +102,7 @@ def refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[str
 
 def take_back(module: nn.Module, loan: Loan, attributes: Mapping[str, object]) -> None:
     values = vars(module)
+    loan.lent.hand_over()
     old = type(module)
     new = without(old, loan.lent)
     object.__setattr__(module, "__class__", new)

@@ -14,6 +14,7 @@ _COMMON = (
     "hooks.py",
     "listening.py",
     "on_demand.py",
+    "on_top.py",
     "attention_scores.py",
     "lending.py",
     "lent_classes.py",
