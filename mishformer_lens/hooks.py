@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.utils import logging
 
-from mishformer_lens.errors import HookShapeError
+from mishformer_lens.errors import HookShapeError, TracedHookError
 from mishformer_lens.listening import LOCK, Observer, add_observers, remove_observers, set_listening
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ class HookPoint(_TransformerLensHookPoint):
 
         Raises:
             HookShapeError: a hook returned something that is not a tensor of the activation's shape.
+            TracedHookError: torch.fx traces the model.
         """
         if not self.listening or ((self._silenced or self.checkpointed) and self._is_silent()):
             return activation
@@ -196,11 +197,12 @@ class HookPoint(_TransformerLensHookPoint):
         Hooks work on a copy. None where they left it as it was, and no backward hook waits for its gradient.
 
         Raises:
-            HookShapeError: as calling it.
+            HookShapeError, TracedHookError: as calling it.
         """
         if not self.may_edit():
             self._heard(activation)
             return None
+        self._refuse_proxy(activation)
         seen = activation.clone()
         countable = not (
             seen.is_inference() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
@@ -216,9 +218,19 @@ class HookPoint(_TransformerLensHookPoint):
         return _own_copy(activation) if activation.requires_grad and torch.is_grad_enabled() else activation
 
     def _edited(self, activation: torch.Tensor) -> torch.Tensor:
+        self._refuse_proxy(activation)
         # Where torch runs the hooks, it calls forward itself.
         seen = activation if self._needs_torch() else self.forward(activation)
         return self._checked(activation, self._run_hooks(seen))
+
+    def _refuse_proxy(self, activation: object) -> None:
+        """A stand-in that torch.fx traces with has no shape and no gradient, nor a version that tells of edits."""
+        if isinstance(activation, fx.Proxy):
+            raise TracedHookError(
+                f"{self.name} has a hook, which may edit, and torch.fx traces the model with stand-ins for tensors: "
+                "what a hook returns for one cannot be checked. Take the hook off before the model is traced, and put "
+                "it on the model itself, or look on with an observer."
+            )
 
     def _checked(self, activation: torch.Tensor, result: Any) -> torch.Tensor:
         if result is not activation and (not isinstance(result, torch.Tensor) or result.shape != activation.shape):
