@@ -96,7 +96,9 @@ class HookPoint(_TransformerLensHookPoint):
         Raises:
             NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: it would never be called.
         """
-        add_observers([(self, observer)])
+        with LOCK:
+            self.require()
+            add_observers([(self, observer)])
 
     def remove_observer(self, observer: Observer) -> None:
         """Take an observer off again; nothing happens where it is not on."""

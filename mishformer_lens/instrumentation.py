@@ -212,9 +212,9 @@ class Instrumentation:
             ReplacedCodeError: other code replaced what the hook points would be in.
             TracedCacheError: in the context, the model is exported.
         """
-        self.require()
         pairs = [(self[name], observer) for name, observer in observers.items()]
         with LOCK:
+            self.require()
             add_observers(pairs)
             self.observers += len(pairs)
         try:

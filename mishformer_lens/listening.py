@@ -21,14 +21,12 @@ Observer = Callable[[torch.Tensor, "HookPoint"], object]
 
 
 def add_observers(observers: Sequence[tuple["HookPoint", Observer]]) -> None:
-    """Add all observers, each to its hook point, or none.
+    """Add all observers, each to its hook point, or none. That the hook points are still on their model is known.
 
     Raises:
         NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: one would never be called.
     """
     with LOCK:
-        for place in {place for point, _ in observers for place in point.places}:
-            place.require()
         silent = [point for point, _ in observers if not point.listening]
         set_listening(silent, True)
         for point, observer in observers:
@@ -48,6 +46,8 @@ def remove_observers(observers: Sequence[tuple["HookPoint", Observer]]) -> None:
 
 def _without_last(observers: tuple[Observer, ...], observer: Observer) -> tuple[Observer, ...]:
     """``observers`` without the last that is ``observer``: the same object, or the same method of the same object."""
+    if observers and observers[-1] is observer:
+        return observers[:-1]
     for index in reversed(range(len(observers))):
         each = observers[index]
         same_method = isinstance(each, types.MethodType) and isinstance(observer, types.MethodType)

@@ -101,10 +101,9 @@ def refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[str
 
 
 def take_back(module: nn.Module, loan: Loan, attributes: Mapping[str, object]) -> None:
-    values = vars(module)
-    loan.lent.hand_over()
-    old = type(module)
-    new = without(old, loan.lent)
+    values, lent, old = vars(module), loan.lent, type(module)
+    lent.hand_over()
+    new = lent.original if old is lent.cls else without(old, lent)
     object.__setattr__(module, "__class__", new)
     values.pop(PLACE, None)
     for name in attributes:
