@@ -11,7 +11,7 @@ from typing import Any
 from mishformer_lens.engine import Edits
 from mishformer_lens.patchers import contract
 from mishformer_lens.patchers.contract import HookSpec
-from mishformer_lens.patchers.parts import MLP, Attention, Block, DropIn, Norm
+from mishformer_lens.patchers.parts import PLAIN_MLP, PRE_NORM_BLOCK, MLP, Attention, Block, DropIn, Norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,8 +78,8 @@ class Family:
     components: Mapping[str, str]
     norm: Norm
     attention: Attention
-    mlp: MLP = MLP()
-    block: Block = Block()
+    mlp: MLP = PLAIN_MLP
+    block: Block = PRE_NORM_BLOCK
     learned_positions: bool = False
     optional: tuple[str, ...] = ()
     first_release: str = "4.44"
