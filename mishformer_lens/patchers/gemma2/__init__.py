@@ -19,5 +19,5 @@ FAMILY = Family(
     first_release="4.48",
     template="llama_like",
     prefix="Gemma2",
-    forms=forms.GEMMA | forms.PRE_AND_POST_NORM_LAYER,
+    forms={**forms.GEMMA, **forms.PRE_AND_POST_NORM_LAYER},
 )

@@ -20,5 +20,5 @@ FAMILY = Family(
     first_release="4.48",
     template="llama_like",
     prefix="Olmo",
-    forms=forms.LLAMA_WITHOUT_NORM | forms.LAYER_NORM_WITHOUT_WEIGHTS,
+    forms={**forms.LLAMA_WITHOUT_NORM, **forms.LAYER_NORM_WITHOUT_WEIGHTS},
 )
