@@ -1,6 +1,6 @@
 """Where TransformerLens's own models leave HuggingFace's numbers, hooked models keep to HuggingFace.
 
-TransformerLens drops such a field of a configuration, or reads it another way, in some release or in all. So it is shown
+TransformerLens drops such a field of a configuration, or reads it another way, in some releases or in all. It is shown
 that the field is felt in HuggingFace's model, and that a hooked model computes the very same.
 """
 
