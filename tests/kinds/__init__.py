@@ -76,7 +76,7 @@ class Kind:
         return self.classes["config"] in dir(transformers)
 
 
-MODULES = {
+MODULES: Mapping[str, str] = {
     "ln1": "input_layernorm",
     "ln2": "post_attention_layernorm",
     "q": "self_attn.q_proj",

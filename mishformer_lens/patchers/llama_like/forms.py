@@ -14,14 +14,15 @@ RMS_NORM: Edits = {
     ],
 }
 
-# Its gain is one and what the weight adds to it.
+# Its gain is one and what the weight adds to it. Both methods are patched: what is patched is proven to be what runs.
 RMS_NORM_FROM_ONE: Edits = {
     "RMSNorm._norm": [
         (
             "x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)",
-            "self.norm_hooks.normalized(self.norm_hooks.divided(x, x.pow(2).mean(-1, keepdim=True) + self.eps))",
+            "self.norm_hooks.divided(x, x.pow(2).mean(-1, keepdim=True) + self.eps)",
         ),
     ],
+    "RMSNorm.forward": [("self._norm(x.float())", "self.norm_hooks.normalized(self._norm(x.float()))")],
 }
 
 LAYER_NORM_WITHOUT_WEIGHTS: Edits = {
