@@ -228,7 +228,7 @@ class HookPoint(_TransformerLensHookPoint):
     def _checked(self, activation: torch.Tensor, result: Any) -> torch.Tensor:
         if result is not activation and (not isinstance(result, torch.Tensor) or result.shape != activation.shape):
             raise _shape_error(self.name, activation, result)
-        return _laid_out_like(activation, result)
+        return laid_out_like(activation, result)
 
     def _needs_torch(self) -> bool:
         return bool(
@@ -262,7 +262,7 @@ class HookPoint(_TransformerLensHookPoint):
         return activation if result is seen and not copy else self._heads_back(activation, result)
 
     def _heads_back(self, activation: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
-        return _laid_out_like(activation, result.transpose(1, 2)) if self.may_edit() else activation
+        return laid_out_like(activation, result.transpose(1, 2)) if self.may_edit() else activation
 
     def joined(self, activation: torch.Tensor, d_head: int, copy: bool = False) -> torch.Tensor:
         """As calling it, for an activation ``[batch, pos, head_index * d_head]`` that hooks see with the heads apart.
@@ -276,7 +276,7 @@ class HookPoint(_TransformerLensHookPoint):
         if not self.may_edit() or (result is seen and not copy):
             return activation
         joined = result.flatten(-2)
-        return _laid_out_like(activation, joined.clone() if copy else joined)
+        return laid_out_like(activation, joined.clone() if copy else joined)
 
     def for_batch(self, activation: torch.Tensor, batch: int) -> torch.Tensor:
         """As calling it, for an activation ``[1, pos, d_model]`` that hooks see as ``[batch, pos, d_model]``."""
@@ -426,7 +426,7 @@ def _own_copy(activation: torch.Tensor) -> torch.Tensor:
     return activation.new_empty_strided(activation.shape, activation.stride()).copy_(activation)
 
 
-def _laid_out_like(activation: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
+def laid_out_like(activation: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
     """``result`` with the strides of ``activation``, on which views and the bits of later products depend."""
     if activation.is_contiguous():
         return result.contiguous()

@@ -14,17 +14,6 @@ RMS_NORM: Edits = {
     ],
 }
 
-# A layer norm without bias, of a class of the family's own.
-CENTRED_NORM: Edits = {
-    "LayerNorm.forward": [
-        (
-            "(hidden_states - mean) * torch.rsqrt(variance + self.variance_epsilon)",
-            "self.norm_hooks.divided(hidden_states - mean, variance + self.variance_epsilon)",
-        ),
-        ("hidden_states.to(input_dtype)", "self.norm_hooks.normalized(hidden_states.to(input_dtype))"),
-    ],
-}
-
 INTO_HEADS = [
     ("self.q_proj(hidden_states)", "self.attention_inputs.query(self.q_proj, hidden_states)"),
     ("self.k_proj(hidden_states)", "self.attention_inputs.key(self.k_proj, hidden_states)"),
@@ -38,24 +27,6 @@ SPLIT_PROJECTIONS: Edits = {
     ],
 }
 
-OUT_OF_ONE_PROJECTION: Edits = {
-    "Attention.forward": [
-        ("self.qkv_proj(hidden_states)", "self.attention_inputs.project(self.qkv_proj, hidden_states)"),
-        # Views of what it gives: a replacement has their strides.
-        ("qkv[..., :query_pos]", "self.hook_q.joined(qkv[..., :query_pos], self.head_dim)"),
-        (
-            "qkv[..., query_pos : query_pos + self.num_key_value_heads * self.head_dim]",
-            "self.hook_k.joined("
-            "qkv[..., query_pos : query_pos + self.num_key_value_heads * self.head_dim], self.head_dim)",
-        ),
-        (
-            "qkv[..., query_pos + self.num_key_value_heads * self.head_dim :]",
-            "self.hook_v.joined(qkv[..., query_pos + self.num_key_value_heads * self.head_dim :], self.head_dim)",
-        ),
-        ("self.o_proj(attn_output)", "self.head_results.project(self.o_proj, attn_output)"),
-    ],
-}
-
 GATED_MLP: Edits = {
     "MLP.forward": [
         (
@@ -64,30 +35,6 @@ GATED_MLP: Edits = {
         ),
     ],
 }
-
-# One projection gives the gate and what it multiplies.
-FUSED_GATED_MLP: Edits = {
-    "MLP.forward": [
-        (
-            "up_states = up_states * self.activation_fn(gate)",
-            """
-            gate = self.hook_pre(gate)
-            up_states = self.hook_post(self.hook_pre_linear(up_states) * self.activation_fn(gate))
-            """,
-        ),
-    ],
-}
-
-BEFORE_NORMS = [
-    (
-        "self.input_layernorm(hidden_states)",
-        "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",
-    ),
-    (
-        "self.post_attention_layernorm(hidden_states)",
-        "self.post_attention_layernorm(self.hook_mlp_in.copied(hidden_states))",
-    ),
-]
 
 PRE_NORM_LAYER: Edits = {
     "DecoderLayer.forward": [
@@ -104,30 +51,13 @@ PRE_NORM_LAYER: Edits = {
             "hidden_states = residual + hidden_states",
             "hidden_states = self.hook_resid_post(residual + self.hook_mlp_out(hidden_states))",
         ),
-        *BEFORE_NORMS,
-    ],
-}
-
-# Layers in which attention and MLP read what one norm gives. `ln2` is what the MLP gets of it.
-PARALLEL_LAYER: Edits = {
-    "DecoderLayer.forward": [
-        ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
         (
             "self.input_layernorm(hidden_states)",
             "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",
         ),
         (
-            "hidden_states_mlp = self.mlp(hidden_states)",
-            """
-            hidden_states_attention = self.hook_attn_out(hidden_states_attention)
-            hidden_states_mlp = self.hook_mlp_out(
-                self.mlp(self.shared_norm.for_mlp(self.input_layernorm, residual, hidden_states))
-            )
-            """,
-        ),
-        (
-            "residual + hidden_states_attention + hidden_states_mlp",
-            "self.hook_resid_post(residual + hidden_states_attention + hidden_states_mlp)",
+            "self.post_attention_layernorm(hidden_states)",
+            "self.post_attention_layernorm(self.hook_mlp_in.copied(hidden_states))",
         ),
     ],
 }

@@ -1,7 +1,7 @@
 """Phi-3: what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like import forms, fused
 from mishformer_lens.patchers.parts import MLP, PART_BY_PART, Attention, Norm
 
 FAMILY = Family(
@@ -28,8 +28,8 @@ FAMILY = Family(
     prefix="Phi3",
     forms={
         **forms.RMS_NORM,
-        **forms.OUT_OF_ONE_PROJECTION,
-        **forms.FUSED_GATED_MLP,
+        **fused.OUT_OF_ONE_PROJECTION,
+        **fused.FUSED_GATED_MLP,
         "DecoderLayer.forward": [
             # Statements that occur twice at first: the edit before takes one of them away.
             (
@@ -48,7 +48,14 @@ FAMILY = Family(
                 "residual + self.resid_mlp_dropout(hidden_states)",
                 "self.hook_resid_post(residual + self.hook_mlp_out(self.resid_mlp_dropout(hidden_states)))",
             ),
-            *forms.BEFORE_NORMS,
+            (
+                "self.input_layernorm(hidden_states)",
+                "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",
+            ),
+            (
+                "self.post_attention_layernorm(hidden_states)",
+                "self.post_attention_layernorm(self.hook_mlp_in.copied(hidden_states))",
+            ),
         ],
         **forms.EMBEDDING,
     },
