@@ -32,7 +32,7 @@ class Kind:
         modules: HuggingFace's names in a block of the modules whose inputs and outputs hook points show.
         softcap: by what attention scores are capped.
         windows: how many keys a query sees in each layer; None: all of them.
-        rotated: how many numbers of each head are rotated by its position, in each layer.
+        rotated: how many numbers of each head are rotated by its position, in each layer; None: all of them.
         scaled_embedding: by what the token embedding is multiplied before the first block.
         attention_scale: by what products of queries and keys are multiplied; by default, the root of ``d_head``.
         norm: root mean square, whose ``hook_normalized`` comes before the gain; or layer norm, after gain and bias.
@@ -51,7 +51,7 @@ class Kind:
     modules: Mapping[str, str] = dataclasses.field(default_factory=lambda: MODULES)
     softcap: float | None = None
     windows: tuple[int | None, ...] = (None, None)
-    rotated: tuple[int, int] = (8, 8)
+    rotated: tuple[int, int] | None = None
     scaled_embedding: float = 1.0
     attention_scale: float | None = None
     norm: Literal["rms", "layer"] = "rms"

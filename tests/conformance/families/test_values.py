@@ -84,7 +84,7 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
     assert torch.equal(at("attn.hook_pattern"), output.attentions[layer])
     assert_close(at("attn.hook_attn_scores").softmax(-1), at("attn.hook_pattern"), "pattern", **CLOSE)
     check_scores(form, at, layer)
-    if not form.query_key_norm:
+    if form.rotated is not None and not form.query_key_norm:
         for letter in "qk":
             rest = at(f"attn.hook_{letter}")[..., form.rotated[layer] :]
             assert torch.equal(at(f"attn.hook_rot_{letter}")[..., form.rotated[layer] :], rest), letter
