@@ -34,6 +34,10 @@ class AttentionCall(HookGroup):
         """
         return functools.partial(self._call, interface, eager) if self.listening else interface
 
+    def around_own(self, function: Kernel) -> Kernel:
+        """As :meth:`around`, for a function of the family's own module, patched itself, that gets the attention."""
+        return self.around(function, function)
+
     def _call(
         self,
         interface: Kernel,

@@ -67,6 +67,30 @@ class AttentionScores(HookGroup):
         """For transformers' ``_flash_attention_forward``: ``kernel`` itself, or what stands in for it."""
         return self.like_flash if self._wanted() else kernel
 
+    def flex(self, kernel: Kernel, mask: torch.Tensor | None, softcap: float | None) -> Kernel:
+        """For torch's ``flex_attention``: ``kernel`` itself, or what stands in for it.
+
+        Args:
+            mask, softcap: what the kernel's ``score_mod`` does to scores.
+        """
+        return functools.partial(self._like_torch_s_flex, mask, softcap) if self._wanted() else kernel
+
+    def _like_torch_s_flex(
+        self,
+        mask: torch.Tensor | None,
+        softcap: float | None,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        scale: float | None,
+        return_lse: bool,
+        **_others: Any,
+    ) -> Any:
+        output = self.like_flex(query, key, value, mask, scale, softcap)
+        # Transformers gives the sums of exponentials as weights; plain operations have no such numbers.
+        return (output, None) if return_lse else output
+
     def _wanted(self) -> bool:
         if not (self.listening and self.is_active()):
             return False

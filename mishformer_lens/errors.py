@@ -126,6 +126,10 @@ class TracedCacheError(HookError):
     """A model is traced into a program while its activations are cached."""
 
 
+class TracedHookError(HookError):
+    """A hook may edit an activation that is none yet: the model is traced symbolically."""
+
+
 class HeadResultsError(HookError):
     """What each head adds cannot be taken from the output projection, or the heads' inputs cannot be projected."""
 

@@ -7,17 +7,16 @@ Importing this module imports torch and TransformerLens.
 import contextlib
 import copy
 import operator
-import threading
-import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.utils import logging
 
-from mishformer_lens.errors import HookShapeError
+from mishformer_lens.errors import HookShapeError, TracedHookError
+from mishformer_lens.listening import LOCK, Observer, add_observers, remove_observers, set_listening
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
@@ -28,12 +27,6 @@ from transformer_lens.hook_points import HookPoint as _TransformerLensHookPoint 
 
 logging.set_verbosity(_verbosity)
 
-LOCK = threading.RLock()
-"""Held while hooks come and go: one thread may take a hook off while another attaches one to the same module.
-
-Reentrant: a finalizer may do either.
-"""
-
 
 class HookPoint(_TransformerLensHookPoint):
     """A place in the forward pass where an activation can be read and replaced.
@@ -42,8 +35,11 @@ class HookPoint(_TransformerLensHookPoint):
     point: ``add_hook``, ``remove_hooks``, ``ctx`` and ``name`` are TransformerLens's own.
 
     Attributes:
-        listening: False where nothing was ever attached, or all of it was taken off again; then the hook point is idle.
-            Where it is True, :meth:`is_active` tells.
+        listening: whether a hook or an observer is on. Some passes they miss all the same: :meth:`is_active` tells.
+        observers: the observers that are on.
+        groups: the groups that it is in.
+        places: where the patched code stands that calls it.
+        checkpointed: whether the block that it is in was checkpointed when it had no hooks.
     """
 
     def __init__(self) -> None:
@@ -51,14 +47,13 @@ class HookPoint(_TransformerLensHookPoint):
         # One plain attribute is the cheapest thing to look at, and torch.compile sets a guard on it; on torch's tables
         # of hooks it does not, so that a hook attached after compilation would never run.
         self.listening = False
-        self._observers: tuple[Observer, ...] = ()
+        self.observers: tuple[Observer, ...] = ()
         # Whether torch's tables hold a hook: one look instead of one at each.
         self._edits = False
-        self._groups: tuple[HookGroup, ...] = ()
-        self._places: tuple[Place, ...] = ()
+        self.groups: tuple[HookGroup, ...] = ()
+        self.places: tuple[Place, ...] = ()
         # What tells whether it is silent for the time being.
         self._silenced: tuple[Callable[[], bool], ...] = ()
-        # Whether the block that it is in was checkpointed when it had no hooks.
         self.checkpointed = False
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -72,15 +67,15 @@ class HookPoint(_TransformerLensHookPoint):
     def _listen(self, listening: bool) -> None:
         with LOCK:
             if listening != self.listening:
-                _set_listening([self], listening)
+                set_listening([self], listening)
 
     def join(self, group: "HookGroup") -> None:
-        """Let ``group`` know from now on whether this hook point is listening."""
-        self._groups = (*self._groups, group)
+        """Have ``group`` look at this hook point whenever it begins or ceases to listen."""
+        self.groups = (*self.groups, group)
 
     def belong(self, *places: "Place") -> None:
         """Have the modules at ``places`` lent their patched classes from now on while this hook point is listening."""
-        self._places = places
+        self.places = places
         for place in places:
             place.points.append(self)
 
@@ -90,10 +85,10 @@ class HookPoint(_TransformerLensHookPoint):
         Raises:
             NotInstrumentedError: the hook points of this model were removed.
         """
-        for place in self._places:
+        for place in self.places:
             place.require()
 
-    def add_observer(self, observer: "Observer") -> None:
+    def add_observer(self, observer: Observer) -> None:
         """Call ``observer(activation, hook_point)`` whenever the activation was computed, after all hooks.
 
         An observer sees what the hooks made of the activation and cannot replace it. It costs a fraction of a hook.
@@ -101,9 +96,11 @@ class HookPoint(_TransformerLensHookPoint):
         Raises:
             NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: it would never be called.
         """
-        add_observers([(self, observer)])
+        with LOCK:
+            self.require()
+            add_observers([(self, observer)])
 
-    def remove_observer(self, observer: "Observer") -> None:
+    def remove_observer(self, observer: Observer) -> None:
         """Take an observer off again; nothing happens where it is not on."""
         remove_observers([(self, observer)])
 
@@ -144,7 +141,7 @@ class HookPoint(_TransformerLensHookPoint):
             self._edits = bool(
                 self._forward_hooks or self._backward_hooks or self._forward_pre_hooks or self._backward_pre_hooks
             )
-            self._listen(self._edits or bool(self._observers))
+            self._listen(self._edits or bool(self.observers))
 
     @contextlib.contextmanager
     def silent(self, when: Callable[[], bool]) -> Iterator[None]:
@@ -177,13 +174,14 @@ class HookPoint(_TransformerLensHookPoint):
 
         Raises:
             HookShapeError: a hook returned something that is not a tensor of the activation's shape.
+            TracedHookError: torch.fx traces the model.
         """
         if not self.listening or ((self._silenced or self.checkpointed) and self._is_silent()):
             return activation
         # _heard(), without the call: every activation of a cache comes by here.
         if self._edits:
             activation = self._edited(activation)
-        for observer in self._observers:
+        for observer in self.observers:
             observer(activation, self)
         return activation
 
@@ -191,7 +189,7 @@ class HookPoint(_TransformerLensHookPoint):
         """As calling it, where it is known to be active."""
         if self._edits:
             activation = self._edited(activation)
-        for observer in self._observers:
+        for observer in self.observers:
             observer(activation, self)
         return activation
 
@@ -201,18 +199,19 @@ class HookPoint(_TransformerLensHookPoint):
         Hooks work on a copy. None where they left it as it was, and no backward hook waits for its gradient.
 
         Raises:
-            HookShapeError: as calling it.
+            HookShapeError, TracedHookError: as calling it.
         """
         if not self.may_edit():
             self._heard(activation)
             return None
+        self._refuse_proxy(activation)
         seen = activation.clone()
         countable = not (
             seen.is_inference() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
         )
         version = seen._version if countable else -1
         result = self._checked(seen, self._run_hooks(seen))
-        for observer in self._observers:
+        for observer in self.observers:
             observer(result, self)
         return None if countable and result is seen and seen._version == version else result
 
@@ -221,9 +220,19 @@ class HookPoint(_TransformerLensHookPoint):
         return _own_copy(activation) if activation.requires_grad and torch.is_grad_enabled() else activation
 
     def _edited(self, activation: torch.Tensor) -> torch.Tensor:
+        self._refuse_proxy(activation)
         # Where torch runs the hooks, it calls forward itself.
         seen = activation if self._needs_torch() else self.forward(activation)
         return self._checked(activation, self._run_hooks(seen))
+
+    def _refuse_proxy(self, activation: object) -> None:
+        """A stand-in that torch.fx traces with has no shape and no gradient, nor a version that tells of edits."""
+        if isinstance(activation, fx.Proxy):
+            raise TracedHookError(
+                f"{self.name} has a hook, which may edit, and torch.fx traces the model with stand-ins for tensors: "
+                "what a hook returns for one cannot be checked. Take the hook off before the model is traced, and put "
+                "it on the model itself, or look on with an observer."
+            )
 
     def _checked(self, activation: torch.Tensor, result: Any) -> torch.Tensor:
         if result is not activation and (not isinstance(result, torch.Tensor) or result.shape != activation.shape):
@@ -297,72 +306,16 @@ class HookPoint(_TransformerLensHookPoint):
         """A copy with its hooks. Observers stay with the original."""
         duplicate = object.__new__(type(self))
         memo[id(self)] = duplicate
-        state = self.__dict__ | {"_observers": (), "listening": self._edits}
+        state = self.__dict__ | {"observers": (), "listening": self._edits}
         duplicate.__dict__.update(copy.deepcopy(state, memo))
         return duplicate
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickled, a model's hook point is the one of that name on the model that is loaded."""
-        instrumentation = self._places[0].instrumentation if self._places else None
+        instrumentation = self.places[0].instrumentation if self.places else None
         if instrumentation is None:
             return super().__reduce_ex__(protocol)
         return operator.getitem, (instrumentation, self.name)
-
-
-def add_observers(observers: Sequence[tuple[HookPoint, "Observer"]]) -> None:
-    """Add all observers, each to its hook point, or none.
-
-    Raises:
-        NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: one would never be called.
-    """
-    with LOCK:
-        for place in {place for point, _ in observers for place in point._places}:
-            place.require()
-        silent = [point for point, _ in observers if not point.listening]
-        _set_listening(silent, True)
-        for point, observer in observers:
-            point.__dict__["_observers"] = (*point._observers, observer)
-
-
-def remove_observers(observers: Sequence[tuple[HookPoint, "Observer"]]) -> None:
-    """Take observers off their hook points again."""
-    with LOCK:
-        silent = []
-        for point, observer in observers:
-            point.__dict__["_observers"] = others = _without_last(point._observers, observer)
-            if point.listening and not others and not point._edits:
-                silent.append(point)
-        _set_listening(silent, False)
-
-
-def _without_last(observers: tuple["Observer", ...], observer: "Observer") -> tuple["Observer", ...]:
-    """``observers`` without the last that is ``observer``: the same object, or the same method of the same object."""
-    for index in reversed(range(len(observers))):
-        each = observers[index]
-        same_method = isinstance(each, types.MethodType) and isinstance(observer, types.MethodType)
-        if each is observer or (
-            same_method and each.__self__ is observer.__self__ and each.__func__ is observer.__func__  # type: ignore[attr-defined]
-        ):
-            return observers[:index] + observers[index + 1 :]
-    return observers
-
-
-def _set_listening(points: Sequence[HookPoint], listening: bool) -> None:
-    """Let hook points listen that did not, or no more, and their modules be lent patched classes, or no more."""
-    for point in points:
-        point.__dict__["listening"] = listening
-    try:
-        for place in dict.fromkeys([place for point in points for place in point._places]):
-            place.update()
-    except BaseException:  # an interrupt, too, leaves everything as it was
-        for point in points:
-            point.__dict__["listening"] = False
-        for place in {place for point in points for place in point._places}:
-            place.update()
-        raise
-    for point in points:
-        for group in point._groups:
-            group.count(1 if listening else -1)
 
 
 class _Handle(RemovableHandle):
@@ -387,9 +340,6 @@ class _Handle(RemovableHandle):
 class HookGroup:
     """Hook points that are asked together whether anybody listens to one of them.
 
-    Args:
-        hooks: hook points that nobody listens to yet.
-
     Attributes:
         hooks: the hook points.
         listening: whether any of them is ``listening``: one look instead of one at each.
@@ -397,22 +347,19 @@ class HookGroup:
 
     def __init__(self, *hooks: HookPoint) -> None:
         self.hooks = hooks
-        self.listening = False
-        self._number = 0
+        self.look()
         for hook in hooks:
             hook.join(self)
 
-    def count(self, change: int) -> None:
-        """Take note that one more of them is listening, or one less."""
-        self._number += change
-        # Not the number itself: torch.compile would compile anew for each.
-        self.listening = self._number > 0
+    def look(self) -> None:
+        """Look anew whether any of them is listening."""
+        self.listening = any(hook.listening for hook in self.hooks)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HookGroup":
         duplicate = object.__new__(type(self))
         memo[id(self)] = duplicate
-        number = sum(hook.may_edit() for hook in self.hooks)
-        state = self.__dict__ | {"_number": number, "listening": number > 0}
+        # Observers stay with the original.
+        state = self.__dict__ | {"listening": any(hook.may_edit() for hook in self.hooks)}
         duplicate.__dict__.update(copy.deepcopy(state, memo))
         return duplicate
 
@@ -446,7 +393,3 @@ def _shape_error(name: str | None, activation: torch.Tensor, result: object) -> 
         f"a hook on {name} returned {found}, where the activation has shape {shape}. "
         f"Return a tensor of shape {shape}, or None to leave the activation as it is."
     )
-
-
-Observer = Callable[[torch.Tensor, HookPoint], object]
-"""What :meth:`HookPoint.add_observer` takes."""

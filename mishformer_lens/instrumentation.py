@@ -19,9 +19,11 @@ from mishformer_lens.errors import (
     UnsupportedModelError,
 )
 from mishformer_lens.helpers import helpers_of_block, helpers_of_norm
-from mishformer_lens.hooks import LOCK, HookPoint, Observer, add_observers, remove_observers
-from mishformer_lens.lending import Links, Place, shared_module
+from mishformer_lens.hooks import HookPoint
+from mishformer_lens.lending import Place
 from mishformer_lens.lent_classes import LentClass
+from mishformer_lens.listening import LOCK, Observer, add_observers, remove_observers
+from mishformer_lens.loans import Links, shared_module
 from mishformer_lens.patched_classes import lent_class, refuse_foreign
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.contract import HookSpec
@@ -186,9 +188,6 @@ class Instrumentation:
         Raises:
             UnknownHookError: there is none; the message has the closest names.
         """
-        made = self.hook_points.made.get(name)
-        if made is not None:
-            return made
         try:
             return self.hook_points[name]
         except KeyError:
@@ -235,15 +234,17 @@ class Instrumentation:
             ReplacedCodeError: other code replaced what the hook points would be in.
             TracedCacheError: in the context, the model is exported.
         """
-        self.require()
         pairs = [(self[name], observer) for name, observer in observers.items()]
-        add_observers(pairs)
-        self.observers += len(pairs)
+        with LOCK:
+            self.require()
+            add_observers(pairs)
+            self.observers += len(pairs)
         try:
             yield
         finally:
-            self.observers -= len(pairs)
-            remove_observers(pairs)
+            with LOCK:
+                self.observers -= len(pairs)
+                remove_observers(pairs)
 
     @property
     def unflagged_names(self) -> list[str]:
@@ -287,7 +288,8 @@ class Instrumentation:
         # Observers and contexts are those of the original.
         vars(duplicate).update(copy.deepcopy(vars(self) | {"observers": 0, "_contexts": 0}, memo))
         if duplicate.active:
-            _instrumented[duplicate.model] = weakref.ref(duplicate)
+            with LOCK:
+                _instrumented[duplicate.model] = weakref.ref(duplicate)
         return duplicate
 
     def __reduce__(self) -> Any:
@@ -336,10 +338,6 @@ class Instrumentation:
                     yield self.place(layer, part)
         yield self.place(None, "ln_final")
 
-    def inside(self, place: Place) -> list[Place]:
-        """The places whose parent is ``place``."""
-        return [each for each in self._places.values() if each.parent is place]
-
     def attributes(self, place: Place) -> dict[str, object]:
         """What the module at ``place`` carries while it is lent: its hook points, and helpers of its patched code."""
         prefix = "" if place.layer is None else f"blocks.{place.layer}."
@@ -384,23 +382,6 @@ class Instrumentation:
             if module in seen:
                 raise shared_module(seen[module], place.path)
             seen[module] = place.path
-
-    def check(self) -> None:
-        """Refuse a pass in which hooks would be missed.
-
-        Raises:
-            NotInstrumentedError: a part of the model was replaced while its hook points have hooks.
-        """
-        for place in tuple(self._places.values()):
-            if place.is_lent and not place.loan.is_in_place():
-                place.refuse_replacement()
-
-    def settle(self) -> None:
-        """Take back what nobody needs any more, after a pass."""
-        if any(place.module is not None and not place.is_lent for place in tuple(self._places.values())):
-            with LOCK:
-                for place in reversed(self._places.values()):
-                    place.settle()
 
 
 # By the base model. An Instrumentation lives as long as somebody holds it, or hooks are on.

@@ -8,27 +8,22 @@ what it has by then, less what was lent.
 import contextlib
 import copy
 import dataclasses
-import types
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from mishformer_lens.engine.live_code import describe
-from mishformer_lens.errors import (
-    NotInstrumentedError,
-    ReplacedCodeError,
-    TracedCacheError,
-    UnsupportedModelError,
-)
-from mishformer_lens.hooks import LOCK, HookPoint
-from mishformer_lens.lent_classes import PLACE, LentClass, rebound, without
+from mishformer_lens.errors import NotInstrumentedError, TracedCacheError
+from mishformer_lens.hooks import HookPoint
+from mishformer_lens.lent_classes import PLACE, over, rebound
+from mishformer_lens.listening import LOCK
+from mishformer_lens.loans import Loan, Path, refuse_forward_of_its_own, shared_module, take_back
+from mishformer_lens.on_top import parametrized
 
 if TYPE_CHECKING:
     from mishformer_lens.instrumentation import Instrumentation
-
-Links = tuple[tuple[Mapping[str, object], str, object], ...]
 
 
 class Place:
@@ -57,7 +52,10 @@ class Place:
         self.part = part
         self.path = path
         self.parent = parent
-        self.is_base = parent is None
+        # Places of parts inside.
+        self.parts: list[Place] = []
+        if parent is not None:
+            parent.parts.append(self)
         # The hook points whose patched code is here.
         self.points: list[HookPoint] = []
         # How many others need the module to be lent: parts in it that are, and passes of a special kind.
@@ -67,21 +65,20 @@ class Place:
         self.attributes: Mapping[str, object] = {}
         self._checkpointed = False
         # One entry for each pass that is in the module: to append and to pop is atomic.
-        self._passes: list[None] = []
+        self.passes: list[None] = []
+        # What is to be looked at when a pass leaves the module: what nobody needs any more, here and inside.
+        self.waiting: list[Place] = []
         self._loan: Loan | None = None
 
     @property
     def is_edited(self) -> bool:
         """Whether a hook that may edit is on a hook point here or of a part inside."""
-        return any(point.may_edit() for point in self.points) or any(place.is_edited for place in self._inside())
-
-    def _inside(self) -> list["Place"]:
-        return [] if self.instrumentation is None else self.instrumentation.inside(self)
+        return any(point.may_edit() for point in self.points) or any(place.is_edited for place in self.parts)
 
     @property
     def is_running(self) -> bool:
         """Whether a pass is in the module."""
-        return bool(self._passes)
+        return bool(self.passes)
 
     def require(self) -> None:
         """Refuse hooks that would never fire.
@@ -119,15 +116,23 @@ class Place:
             return False
         if self.holders:
             return True
-        return any(point.listening for point in self.points)
+        # Half the time of any() with a generator, and every cache asks twice for every part.
+        for point in self.points:  # noqa: SIM110
+            if point.listening:
+                return True
+        return False
 
     def _hold_parent(self, number: int) -> None:
-        if self.parent is not None:
-            self.parent.holders += number
+        parent = self.parent
+        if parent is None:
+            return
+        parent.holders += number
+        # Most often others hold it, too.
+        if not parent.is_lent or not parent.holders:
             try:
-                self.parent.update()
+                parent.update()
             except BaseException:
-                self.parent.holders -= number
+                parent.holders -= number
                 raise
 
     @contextlib.contextmanager
@@ -155,51 +160,60 @@ class Place:
         self.settle()
 
     def settle(self) -> None:
-        """Take the patched class back, if nobody needs it any more and no pass is running."""
-        if self.module is None or self.is_lent or self._is_in_use():
+        """Take the patched class back, if nobody needs it any more; where a pass is running, after it."""
+        if self.module is None or self.is_lent or self._waits():
             return
         # Passes that begin from now on see a module that is not lent. One that began in between is waited for.
         vars(self.module).pop(PLACE, None)
-        if self._is_in_use():
+        if self._waits():
             vars(self.module)[PLACE] = self
             return
         module, self.module = self.module, None
         assert self._loan is not None  # the module was lent
-        _take_back(module, self._loan, self.attributes)
+        take_back(module, self._loan, self.attributes)
 
-    def _is_in_use(self) -> bool:
-        """Whether a pass is in the module, or in one around it."""
+    def _waits(self) -> bool:
+        """Whether a pass is in the module, or in one around it. That pass settles this when it leaves."""
         place: Place | None = self
         while place is not None:
-            if place._passes:
-                return True
+            if place.passes:
+                place.waiting.append(self)
+                if place.passes:  # else it left before it could see that
+                    return True
             place = place.parent
         return False
 
-    def enter(self) -> list[None]:
-        """Take note that a pass enters the module.
-
-        Returns:
-            a list from which the last is to be taken when the pass leaves, before :meth:`leave`.
+    def refuse(self) -> None:
+        """Refuse a pass that must not begin, where nothing around the module did so.
 
         Raises:
-            NotInstrumentedError: a part of the model was replaced while its hook points have hooks.
+            NotInstrumentedError: a part was replaced while its hook points have hooks.
+            TracedCacheError: activations are observed while the model is exported.
         """
-        if self.is_base:
-            assert self.instrumentation is not None  # so has every base model's place
-            self.refuse_export()
-            self.instrumentation.check()
-        self._passes.append(None)
-        return self._passes
+        if self.parent is None or not self.parent.passes:
+            self._refuse_export()
+            self._refuse_replaced_parts()
+
+    def _refuse_replaced_parts(self) -> None:
+        for place in self.parts:
+            if place.is_lent:
+                if not place.loan.is_in_place():
+                    raise NotInstrumentedError(
+                        f"{place.path} is another module than when its hook points got hooks, so they would not fire. "
+                        "Take the hooks off before a part is replaced, and add them again afterwards."
+                    )
+                place._refuse_replaced_parts()
 
     def leave(self) -> None:
-        """Take back what nobody needs any more, after a pass."""
-        if self.is_base:
-            assert self.instrumentation is not None  # so has every base model's place
-            self.instrumentation.settle()
-        else:
-            with LOCK:
-                self.settle()
+        """Take note that a pass left the module, and take back what nobody needs any more."""
+        self.passes.pop()
+        if not self.waiting:
+            return
+        with LOCK:
+            waiting = self.waiting[:]
+            self.waiting.clear()
+            for place in waiting:
+                place.settle()
 
     @property
     def loan(self) -> "Loan":
@@ -207,23 +221,7 @@ class Place:
         assert self._loan is not None  # it is lent
         return self._loan
 
-    def refuse_replacement(self) -> None:
-        """Refuse a pass in which hooks would be missed.
-
-        Raises:
-            NotInstrumentedError: always.
-        """
-        raise NotInstrumentedError(
-            f"{self.path} is another module than when its hook points got hooks, so they would not fire. Take the "
-            "hooks off before a part is replaced, and add them again afterwards."
-        )
-
-    def refuse_export(self) -> None:
-        """Refuse to be traced into a program while a cache is on.
-
-        Raises:
-            TracedCacheError: activations are observed.
-        """
+    def _refuse_export(self) -> None:
         if self.instrumentation is None or not self.instrumentation.observers:
             return
         if torch.compiler.is_exporting() or torch._C._is_tracing():
@@ -234,14 +232,17 @@ class Place:
 
     def _lend(self) -> None:
         loan = self._loan
-        if self.module is not None and loan is not None and loan.module is self.module and loan.is_in_place():
+        module = None if loan is None else loan.module()
+        if loan is None or module is None:
+            module, loan = self._new_loan()
+        elif module is self.module and loan.is_in_place():
             return  # a pass is running since it was to be taken back
-        if loan is None or not loan.holds():
-            loan = self._loan = self._new_loan()
-        module, values = loan.module, vars(loan.module)
+        elif not loan.holds():
+            module, loan = self._new_loan()
+        self._loan, values = loan, vars(module)
+        loan.lent.follow_original()
         self._tell_of_checkpointing(values)
-        if len(values) != loan.size or loan.has_methods:
-            values.update(rebound(module, loan.cls, loan.lent.cls))
+        loan.rebind(module, loan.lent.original, loan.lent.cls)
         # What patched code needs first: another thread may enter the module at once.
         values.update(self.attributes)
         values[PLACE] = self
@@ -249,32 +250,33 @@ class Place:
         object.__setattr__(module, "__class__", loan.lent.cls)
         self.module = module
 
-    def _new_loan(self) -> "Loan":
+    def _new_loan(self) -> tuple[nn.Module, Loan]:
         if self.instrumentation is None:
             raise NotInstrumentedError(
                 "this hook point belongs to a part that was copied without its model, so a hook on it would never "
                 "fire. Copy the model, or put the part into one, and call mishformer_lens.instrument(model)."
             )
-        module, links = self._find()
+        module, path = self._find()
         other: Place | None = vars(module).get(PLACE)
         if other is not None and other is not self:
             if not (other.path == self.path and other.instrumentation and not other.instrumentation.active):
                 raise shared_module(other.path, self.path)
-            return self._adopt(other, links)
-        cls = type(module)
-        lent, proofs = self.instrumentation.lent_class(self, cls)
+            return module, self._adopt(other, path)
+        cls, on_top = type(module), parametrized(module)
+        lent, proofs = self.instrumentation.lent_class(self, cls if on_top is None else on_top.__bases__[0])
+        if on_top is not None:
+            lent = over(on_top, lent)
         if "forward" in vars(module):
-            _refuse_forward_of_its_own(module, self.path, dict(rebound(module, cls, lent.cls)))
+            refuse_forward_of_its_own(module, self.path, dict(rebound(module, cls, lent.cls)))
         self.attributes = self.instrumentation.attributes(self)
-        has_methods = types.MethodType in map(type, vars(module).values())
-        return Loan(module, cls, lent, links, proofs, len(vars(module)), has_methods)
+        return module, Loan.of(module, lent, path, proofs)
 
-    def _adopt(self, other: "Place", links: Links) -> "Loan":
+    def _adopt(self, other: "Place", path: Path) -> Loan:
         """Take over a module whose hook points were removed in a pass that is still running."""
         assert self.instrumentation is not None
         self.attributes = self.instrumentation.attributes(self)
-        self._passes, other.module = other._passes, None
-        return dataclasses.replace(other.loan, links=links)
+        self.passes, self.waiting, other.module = other.passes, other.waiting, None
+        return dataclasses.replace(other.loan, path=path)
 
     def find(self) -> nn.Module:
         """The module that stands here now.
@@ -284,11 +286,11 @@ class Place:
         """
         return self._find()[0]
 
-    def _find(self) -> tuple[nn.Module, Links]:
-        """The module that stands here now, and the links that lead to it from its parent."""
+    def _find(self) -> tuple[nn.Module, Path]:
+        """The module that stands here now, and how one comes to it from its parent."""
         assert self.instrumentation is not None  # a copy without its model has no path
         module: nn.Module = self.instrumentation.model
-        links: list[tuple[Mapping[str, object], str, object]] = []
+        steps = []
         for name in self.path.split(".") if self.path else ():
             inside = module._modules.get(name)
             if inside is None:
@@ -296,11 +298,11 @@ class Place:
                     f"this {type(self.instrumentation.model).__name__} has no part {self.path} any more, so a hook "
                     "there would never fire. instrument(model).hook_points has the names that there are."
                 )
-            links.append((module._modules, name, inside))
+            steps.append((weakref.ref(module), name, weakref.ref(inside)))
             module = inside
-        # The parent, which is lent too, sees to the links that lead to it.
+        # The parent, which is lent too, sees to the way that leads to it.
         above = len(self.parent.path.split(".")) if self.parent is not None and self.parent.path else 0
-        return module, tuple(links[above:])
+        return module, tuple(steps[above:])
 
     def _tell_of_checkpointing(self, values: Mapping[str, object]) -> None:
         """Let the hook points know whether a pass without them may be computed again while they have hooks."""
@@ -318,89 +320,15 @@ class Place:
         duplicate = object.__new__(type(self))
         memo[id(self)] = duplicate
         # Observers stay with the original.
-        held_by = [place for place in self._inside() if place.is_lent and place.is_edited]
-        state = vars(self) | {"_passes": [], "holders": len(held_by)}
+        held_by = [place for place in self.parts if place.is_lent and place.is_edited]
+        state = vars(self) | {"passes": [], "waiting": [], "holders": len(held_by)}
         if not (self.is_lent and self.is_edited):
             state |= {"is_lent": False, "module": None, "_loan": None}
         instrumentation = self.instrumentation
         if instrumentation is None or (id(instrumentation) not in memo and id(instrumentation.model) not in memo):
             # A part is copied without its model: its hooks go on acting, and nothing of the model comes along.
-            state |= {"instrumentation": None, "is_base": False}
+            state["instrumentation"] = None
             if self.parent is not None and (self.parent.module is None or id(self.parent.module) not in memo):
                 state["parent"] = None
         vars(duplicate).update(copy.deepcopy(state, memo))
         return duplicate
-
-
-@dataclasses.dataclass(frozen=True)
-class Loan:
-    """A class that was found for a module, and what has to stay as it is for that to be right.
-
-    Attributes:
-        module: the module.
-        cls: its class without the lent one.
-        lent: the class to lend it.
-        links: where it stands: the tables that lead there from its parent, with name and module.
-        proofs: the living code that the lent class stands in for: where it is, under which name, and what it is.
-        size: how many attributes the module has: if others put a method of it on the module, it has more.
-        has_methods: whether some have done so.
-    """
-
-    module: nn.Module
-    cls: type
-    lent: LentClass
-    links: Links
-    proofs: Links
-    size: int
-    has_methods: bool
-
-    def is_in_place(self) -> bool:
-        """Whether the module stands where it stood."""
-        return not [name for table, name, module in self.links if table.get(name) is not module]
-
-    def holds(self) -> bool:
-        """Whether nothing changed that matters."""
-        return (
-            type(self.module) is self.cls
-            and self.lent.is_untouched
-            and "forward" not in vars(self.module)
-            and PLACE not in vars(self.module)
-            and self.is_in_place()
-            and not [name for table, name, code in self.proofs if table.get(name) is not code]
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Loan | None":
-        """The loan of the copied module: what is known of where it stands is for the original alone."""
-        module: nn.Module = copy.deepcopy(self.module, memo)
-        return Loan(module, self.cls, self.lent, (), self.proofs, self.size, self.has_methods)
-
-
-def shared_module(one: str, other: str) -> UnsupportedModelError:
-    """What to raise where one module stands at the two paths."""
-    return UnsupportedModelError(
-        f"one module stands at {one} and at {other}, so a hook on one would fire for both. Put a copy in one of the "
-        "two places: copy.deepcopy(module)."
-    )
-
-
-def _refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[str, object]) -> None:
-    forward = vars(module).get("forward")
-    # accelerate's forward calls what it keeps under another name.
-    if forward is None or not {"forward", "_old_forward"}.isdisjoint(rebound):
-        return
-    raise ReplacedCodeError(
-        f"the forward of {path or type(module).__name__} was replaced, on this one module, by {describe(forward)}: it "
-        "need not run the code that hook points are in, so a hook might never fire. Take it off while hooks are on."
-    )
-
-
-def _take_back(module: nn.Module, loan: Loan, attributes: Mapping[str, object]) -> None:
-    values = vars(module)
-    old = type(module)
-    new = loan.cls if old is loan.lent.cls else without(old, loan.lent)
-    object.__setattr__(module, "__class__", new)
-    values.pop(PLACE, None)
-    for name in attributes:
-        values.pop(name, None)
-    if len(values) != loan.size or loan.has_methods:
-        values.update(rebound(module, old, new))

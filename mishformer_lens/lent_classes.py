@@ -4,7 +4,6 @@ import copy
 import copyreg
 import dataclasses
 import functools
-import inspect
 import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from mishformer_lens.errors import CheckpointingWarning
+from mishformer_lens.errors import CheckpointingWarning, ReplacedCodeError
+from mishformer_lens.on_top import follow, own, swapped
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
@@ -21,7 +21,49 @@ if TYPE_CHECKING:
 PLACE = "_mishformer_lens"
 """The attribute of a lent module that says which place it has."""
 
-_IS_LENT = "_mishformer_lens_lent"
+_ORIGINAL = "_mishformer_lens_original"
+
+
+class _Lent(type):
+    """The metaclass of lent classes: what other code sets on ``type(module)`` is meant for the module's own class."""
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        original = _meant(cls, name)
+        if original is None:
+            super().__setattr__(name, value)
+        else:
+            setattr(original, name, value)
+
+    def __delattr__(cls, name: str) -> None:
+        original = _meant(cls, name)
+        if original is None:
+            super().__delattr__(name)
+        else:
+            delattr(original, name)
+
+
+def _meant(cls: type, name: str) -> type | None:
+    """The class on which to set ``name``; None for ``cls`` itself, while it is being made or where others made it.
+
+    Raises:
+        ReplacedCodeError: on the module's own class it would not act before the last hook is gone.
+    """
+    original: type | None = vars(cls).get(_ORIGINAL)
+    if original is not None and _is_lent(name, cls, original):
+        raise ReplacedCodeError(
+            f"{name} of {original.__name__} was to be replaced, by way of type(module), while hooks are on the module: "
+            "they are in the code that it would replace. Take the hooks off before."
+        )
+    return original
+
+
+def _is_lent(name: str, cls: type, original: type) -> bool:
+    return is_among(name, cls.__mro__[: cls.__mro__.index(original)])
+
+
+@functools.cache
+def _metaclass(meta: type) -> type:
+    return _Lent if meta is type else type(meta.__name__, (_Lent, meta), {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,17 +74,27 @@ class LentClass:
         cls: the class. Its methods stand in its body from the beginning, where ``__init_subclass__`` and metaclasses of
             its bases see them.
         original: the class that it is lent in the place of.
-        forward: its forward.
+        beneath: what it is on top of, where torch parametrizes the module.
     """
 
     cls: type
     original: type
-    forward: object
+    beneath: "LentClass | None" = None
 
-    @property
-    def is_untouched(self) -> bool:
-        """Whether nobody patched the class itself while a module had it: what was meant was the module's own."""
-        return vars(self.cls)["forward"] is self.forward
+    def follow_original(self) -> None:
+        """Have what was put on the original meanwhile.
+
+        Raises:
+            ReplacedCodeError: it has a method of its own in the place of one that is lent.
+        """
+        if self.beneath is not None:
+            _refuse_hiding(self.original, self.beneath)
+            follow(self.cls, self.beneath.cls, self.original, self.beneath.original)
+
+    def hand_over(self) -> None:
+        """Let the original have what was put on this meanwhile."""
+        if self.beneath is not None:
+            follow(self.original, self.beneath.original, self.cls, self.beneath.cls)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LentClass":
         return self
@@ -63,7 +115,6 @@ def make(
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
         "__new__": _creating(original),
-        _IS_LENT: True,
         "__call__": _calling(original),
         "__reduce_ex__": _reducing(original),
         **methods,
@@ -72,44 +123,39 @@ def make(
     # FSDP2's and parametrized modules say for themselves how they are copied, or that they are not.
     if not any("__deepcopy__" in vars(cls) for cls in original.__mro__):
         body["__deepcopy__"] = _deepcopy
-    cls = types.new_class(original.__name__, bases, exec_body=lambda namespace: namespace.update(body))
-    return LentClass(cls, original, vars(cls)["forward"])
+    arguments = {"metaclass": _metaclass(type(original))}
+    cls = types.new_class(original.__name__, bases, arguments, lambda namespace: namespace.update(body))
+    setattr(cls, _ORIGINAL, original)
+    return LentClass(cls, original)
+
+
+@functools.lru_cache(maxsize=256)
+def over(cls: type, lent: LentClass) -> LentClass:
+    """What to lend in the place of ``cls``, which is on top of ``lent.original``: the same on top of the lent class."""
+    return LentClass(swapped(cls, {lent.original: lent.cls}), cls, lent)
+
+
+def _refuse_hiding(cls: type, lent: LentClass) -> None:
+    for name in own(cls, lent.original):
+        if not name.startswith("__") and _is_lent(name, lent.cls, lent.original):
+            raise ReplacedCodeError(
+                f"{cls.__name__} has a {name} of its own in the place of {lent.original.__name__}'s, which hook points "
+                "are in: it need not run it, so a hook might never fire. Take it off before hooks are added."
+            )
 
 
 def without(cls: type, lent: LentClass) -> type:
-    """``cls`` with the original in the place of the lent class.
-
-    Other code may have put a class of its own on top of the lent one in between, as FSDP2 and parametrizations do: that
-    class is made anew.
-    """
-    if cls is lent.cls:
-        return lent.original
-    if lent.cls not in cls.__mro__:
-        return cls
-    bases = tuple(without(base, lent) for base in cls.__bases__)
-    body = {
-        name: value
-        for name, value in vars(cls).items()
-        # What a base class's __init_subclass__ made of a lent method, it makes anew of the original.
-        if name not in ("__dict__", "__weakref__") and not _stems_from(value, name, lent.cls)
-    }
-    return types.new_class(cls.__name__, bases, exec_body=lambda namespace: namespace.update(body))
-
-
-def _stems_from(value: object, name: str, cls: type) -> bool:
-    return isinstance(value, types.FunctionType) and unwrapped(value) is unwrapped(getattr(cls, name, None))
-
-
-def unwrapped(function: Any) -> Any:
-    """What is inside of all wrappers around ``function``."""
-    return inspect.unwrap(function) if callable(function) else function
+    """``cls`` with the original in the place of the lent class: other code may have put one of its own on top."""
+    if lent.beneath is None:
+        return lent.original if cls is lent.cls else swapped(cls, {lent.cls: lent.original})
+    return swapped(cls, {lent.cls: lent.original, lent.beneath.cls: lent.beneath.original})
 
 
 def _creating(original: Any) -> Callable[..., Any]:
     def __new__(cls: type, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         """What other code makes of ``type(module)`` while the module is lent its class is of the module's own."""
         # Bare, as copies and replicas are made, it is asked for an instance of this very class.
-        made_anew = _IS_LENT in vars(cls) and (args or kwargs)
+        made_anew = _ORIGINAL in vars(cls) and (args or kwargs)
         return original(*args, **kwargs) if made_anew else original.__new__(cls)
 
     return __new__
@@ -121,20 +167,17 @@ def _calling(original: Any) -> Callable[..., Any]:
         place: Place | None = vars(self).get(PLACE)
         if place is None:  # taken back since the call began
             return original.__call__(self, *args, **kwargs)
-        if torch.compiler.is_compiling():
-            place.refuse_export()
-            return original.__call__(self, *args, **kwargs)
-        passes = place.enter()
+        place.refuse()
+        # A graph runs as a whole: no hook comes or goes meanwhile. Where it breaks, in what is called here, torch gives
+        # up compiling this function, because of the try, and runs it as it is.
+        counted = not torch.compiler.is_compiling()
+        if counted:
+            place.passes.append(None)
         try:
             return original.__call__(self, *args, **kwargs)
         finally:
-            passes.pop()
-            if place.is_base or not place.is_lent:
+            if counted:
                 place.leave()
-            # Another, where the hook points were removed and put on anew in this very pass.
-            other: Place | None = vars(self).get(PLACE)
-            if other is not None and other is not place:
-                other.leave()
 
     return __call__
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from mishformer_lens.engine import BuiltMembers, build_members, patch_source, replaced_by
 from mishformer_lens.errors import ReplacedCodeError, UnsupportedModelError
-from mishformer_lens.lending import Links, Place
+from mishformer_lens.lending import Place
 from mishformer_lens.lent_classes import (
     PLACE,
     LentClass,
@@ -22,9 +22,10 @@ from mishformer_lens.lent_classes import (
     is_among,
     make,
     module_list,
-    unwrapped,
 )
+from mishformer_lens.loans import Links
 from mishformer_lens.norms import HookedLayerNorm
+from mishformer_lens.on_top import unwrapped
 from mishformer_lens.partial import kept_blocks
 from mishformer_lens.patchers import Family, Variant
 from mishformer_lens.patchers.installed import Source
@@ -136,23 +137,14 @@ def lent_class(family: Family, variant: Variant, source: Source, place: Place, c
     """
     refuse_foreign(family, variant, source, place, cls)
     if _is_layer_norm(family, place):
-        return _untouched(_layer_norm, cls), ()
+        return _layer_norm(cls), ()
     patched = patched_module(family, variant, source, cls)
     assert patched is not None  # it was not refused
     original = patched.original_of(cls)
     assert original is not None
     proofs = patched.prove(original)
     blocks = place.layer is None and family.components["blocks"]
-    return _untouched(_patched_class, cls, original, patched, blocks), proofs
-
-
-def _untouched(make_class: Any, *arguments: object) -> LentClass:
-    """The class that was made before, unless somebody patched it since."""
-    lent: LentClass = make_class(*arguments)
-    if not lent.is_untouched:
-        make_class.cache_clear()
-        lent = make_class(*arguments)
-    return lent
+    return _patched_class(cls, original, patched, blocks), proofs
 
 
 def refuse_foreign(family: Family, variant: Variant, source: Source, place: Place, cls: type) -> None:

@@ -77,7 +77,7 @@ def attention_functions() -> Any | None:
 
 def attention_classes(family: str) -> Mapping[str, type]:
     """The attention class of every implementation; empty where one class serves all."""
-    named = {name: value for name, value in vars(modeling_module(family)).items() if name.endswith("_ATTENTION_CLASSES")}
+    named = {name: value for name, value in vars(modeling_module(family)).items() if name.endswith("ATTENTION_CLASSES")}
     assert len(named) < 2
     return next((dict(value) for value in named.values()), {})
 

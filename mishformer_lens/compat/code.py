@@ -25,6 +25,7 @@ HELPERS = {
     "attention_scores": ("mishformer_lens.attention_scores", "AttentionScores"),
     "head_results": ("mishformer_lens.on_demand", "HeadResults"),
     "norm_hooks": ("mishformer_lens.norms", "NormHooks"),
+    "shared_norm": ("mishformer_lens.shared_norm", "SharedNorm"),
 }
 # What stands in for torch's norms, where a family has those; no edit calls it.
 _LAYER_NORM = ("mishformer_lens.norms", "HookedLayerNorm")

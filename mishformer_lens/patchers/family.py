@@ -11,7 +11,7 @@ from typing import Any
 from mishformer_lens.engine import Edits
 from mishformer_lens.patchers import contract
 from mishformer_lens.patchers.contract import HookSpec
-from mishformer_lens.patchers.parts import MLP, Attention, Block, DropIn, Norm
+from mishformer_lens.patchers.parts import PLAIN_MLP, PRE_NORM_BLOCK, MLP, Attention, Block, DropIn, Norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +68,8 @@ class Family:
         template: the folder of the template whose variants it follows; those in its own folder take precedence.
         prefix: what the names of its classes begin with in its source, for the template.
         forms: for the template, what stands in its source: edits by member, without the prefix.
-        class_forms: likewise what stands in the place of some of them in releases with an attention class per kernel.
+        class_forms: likewise what takes the place of some of them in releases with an attention class per kernel, and
+            what else the template asks of those.
         drop_in: what the drop-in ``HookedTransformer`` needs to know. None: it refuses the family.
     """
 
@@ -77,8 +78,8 @@ class Family:
     components: Mapping[str, str]
     norm: Norm
     attention: Attention
-    mlp: MLP = MLP()
-    block: Block = Block()
+    mlp: MLP = PLAIN_MLP
+    block: Block = PRE_NORM_BLOCK
     learned_positions: bool = False
     optional: tuple[str, ...] = ()
     first_release: str = "4.44"

@@ -57,6 +57,9 @@ class MLP:
     gated: bool = False
 
 
+PLAIN_MLP = MLP()
+
+
 @dataclasses.dataclass(frozen=True)
 class Block:
     """How a block puts its parts together.
@@ -73,6 +76,9 @@ class Block:
     norms: Literal["before", "after"] = "before"
     parallel: bool | str = False
     shared_norm: bool = False
+
+
+PRE_NORM_BLOCK = Block()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

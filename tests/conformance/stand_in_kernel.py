@@ -43,7 +43,14 @@ def attend(
     if mask is None and cu_seq_lens_q is not None and cu_seq_lens_k is not None:
         rows = [each.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None] for each in (query, key, value)]
         texts = [
-            _one(*(row[:, :, slice(*ends)] for row, ends in zip(rows, each, strict=True)), None, scaling, causal, reach, softcap)
+            _one(
+                *(row[:, :, slice(*ends)] for row, ends in zip(rows, each, strict=True)),
+                None,
+                scaling,
+                causal,
+                reach,
+                softcap,
+            )
             for each in zip(*(_spans(ends) for ends in (cu_seq_lens_q, cu_seq_lens_k, cu_seq_lens_k)), strict=True)
         ]
         joined = torch.cat(texts, 2)[0].transpose(0, 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import fx, nn
+from torch import nn
 
 import mishformer_lens
 from mishformer_lens.errors import HeadResultsError
@@ -357,26 +357,3 @@ def test_a_layer_norm_whose_scale_is_looked_at_gives_the_same_bits(dtype: torch.
     assert scale.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     definition = (x.double().var(-1, correction=0, keepdim=True) + plain.transformer.ln_f.eps).sqrt()
     assert_close(scale.double(), definition, "scale", rtol=1e-6, atol=1e-6)
-
-
-class OutputProjection(nn.Module):
-    """What an attention does with its heads' ``z``: the part of a model that torch.fx traces below."""
-
-    def __init__(self, attention: Any, projection: nn.Module) -> None:
-        super().__init__()
-        self.attention, self.projection = attention, projection
-
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return self.attention.head_results.project(self.projection, z)  # type: ignore[no-any-return]
-
-
-def test_what_heads_add_is_looked_at_while_torch_fx_traces(kind: str) -> None:
-    model = make_model(Case(kind))
-    block, out = first_block(model), parts(model)["out"]
-    seen: list[object] = []
-    mishformer_lens.instrument(model)[RESULT].add_observer(lambda tensor, _: seen.append(tensor))
-    attention = block.attn if hasattr(block, "attn") else block.attention
-    traced = fx.symbolic_trace(OutputProjection(attention, out))
-    assert len(seen) == 1
-    z = torch.randn(BATCH, POS, N_HEADS * D_HEAD, device=DEVICE)
-    assert_same(traced(z), out(z))

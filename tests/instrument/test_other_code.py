@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 import mishformer_lens
 from mishformer_lens.errors import NotInstrumentedError, ReplacedCodeError, TracedCacheError, UnsupportedModelError
@@ -279,47 +278,6 @@ def test_an_attention_that_blocks_come_to_share_is_refused_at_the_hook(model: An
 
 
 # --- classes that stand in between
-
-
-class Doubled(nn.Module):
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        return 2 * weight
-
-
-@pytest.mark.parametrize("when", ["before", "idle", "listening"])
-@pytest.mark.parametrize("place", ["ln1", "mlp"])
-def test_a_parametrized_part(kind: str, place: str, when: str) -> None:
-    plain, model = make_model(Case(kind)), make_model(Case(kind))
-    name = {"ln1": "blocks.1.ln1.hook_normalized", "mlp": NAME}[place]
-    target = {"ln1": "weight", "mlp": "act_scale"}[place]
-
-    def change(each: Any) -> None:
-        module = part(each, place)
-        if place == "mlp":
-            module.act_scale = nn.Parameter(torch.ones(()))
-        parametrize.register_parametrization(module, target, Doubled())
-
-    change(plain)
-    cls = type(part(plain, place))
-    if when == "before":
-        change(model)
-    instrumentation = mishformer_lens.instrument(model)
-    with instrumentation.caching([name]):
-        if when == "listening":
-            change(model)
-            with torch.no_grad():
-                model(make_tokens())
-    if when == "idle":
-        change(model)
-    assert_same(logits(model), logits(plain))
-    with hooked(instrumentation.hook_points, {name: zero}):
-        assert not torch.equal(logits(model), logits(plain))
-    assert_same(logits(model), logits(plain))
-    module = part(model, place)
-    assert type(module).__name__ == cls.__name__
-    assert parametrize.is_parametrized(module, target)
-    parametrize.remove_parametrizations(module, target)
-    assert type(module) is type(part(make_model(Case(kind)), place))
 
 
 def test_a_class_between_with_a_forward_of_its_own_is_refused(model: Any) -> None:

@@ -1,5 +1,6 @@
 """Models hooked and run on several threads."""
 
+import copy
 import sys
 import threading
 from typing import Any
@@ -92,3 +93,39 @@ def test_a_hook_acts_while_another_thread_attaches_and_removes_hooks_beside_it(m
             sys.setswitchinterval(before)
     assert len(found) == 50
     assert all(found)
+
+
+def test_observers_that_come_and_go_on_two_threads_are_counted(kind: str, model: Any) -> None:
+    instrumentation = mishformer_lens.instrument(model)
+    before, start = sys.getswitchinterval(), threading.Barrier(2)
+
+    def work(number: int) -> None:
+        start.wait()
+        for _ in range(200):
+            with instrumentation.caching([f"blocks.{number}.hook_resid_pre"]):
+                pass
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    try:
+        sys.setswitchinterval(1e-6)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert instrumentation.observers == 0
+    # Else an export would be refused for a cache that is gone.
+    assert [type(module) for module in model.modules()] == [type(module) for module in make_model(Case(kind)).modules()]
+
+
+def test_copies_that_are_made_on_two_threads_are_each_hooked_by_itself(model: Any) -> None:
+    mishformer_lens.instrument(model)
+    copies: list[Any] = []
+    threads = [threading.Thread(target=lambda: copies.append(copy.deepcopy(model))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = {id(mishformer_lens.instrument(each)) for each in [model, *copies]}
+    assert len(found) == 3

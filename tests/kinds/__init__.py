@@ -35,7 +35,7 @@ class Kind:
         modules: HuggingFace's names in a block of the modules whose inputs and outputs hook points show.
         softcap: by what attention scores are capped.
         windows: how many keys a query sees in each layer; None: all of them.
-        rotated: how many numbers of each head are rotated by its position, in each layer.
+        rotated: how many numbers of each head are rotated by its position, in each layer; None: all.
         scaled_embedding: by what the token embedding is multiplied before the first block.
         attention_scale: by what products of queries and keys are multiplied; by default, the root of ``d_head``.
         in_transformer_lens: the first release of TransformerLens whose ``HookedTransformer`` computes what such a model
@@ -58,7 +58,7 @@ class Kind:
     modules: Mapping[str, str] = dataclasses.field(default_factory=lambda: MODULES)
     softcap: float | None = None
     windows: tuple[int | None, ...] = (None, None)
-    rotated: tuple[int, int] = (8, 8)
+    rotated: tuple[int, int] | None = None
     scaled_embedding: float = 1.0
     attention_scale: float | None = None
     norm: Literal["rms", "layer"] = "rms"

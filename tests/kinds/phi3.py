@@ -4,7 +4,7 @@ import inspect
 
 import transformers
 
-from tests.kinds import Kind, names
+from tests.kinds import Kind, names, windows
 
 # Releases that do not know it for Phi-3 rotate the whole head, but for what they share with other families.
 _KNOWN = inspect.signature(transformers.Phi3Config).parameters.keys()
@@ -30,7 +30,7 @@ KINDS = {
         "phi3",
         names("Phi3"),
         {**FIELDS, **PARTIAL, "sliding_window": 5, "tie_word_embeddings": True},
-        windows=(5, 5),
+        windows=windows("phi3", (5, 5)),
         rotated=(4, 4) if PARTIAL else (8, 8),
         modules=MODULES,
     ),

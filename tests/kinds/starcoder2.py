@@ -1,6 +1,6 @@
 """StarCoder2: torch's layer norms, an MLP without gate, biases, a sliding window."""
 
-from tests.kinds import MODULES, Kind, names
+from tests.kinds import MODULES, Kind, names, windows
 
 KINDS = {
     "starcoder2": Kind(
@@ -16,7 +16,7 @@ KINDS = {
         },
         gated=False,
         norm="layer",
-        windows=(4, 4),
+        windows=windows("starcoder2", (4, 4)),
         modules={
             **{role: path for role, path in MODULES.items() if role not in ("gate", "up")},
             "in": "mlp.c_fc",

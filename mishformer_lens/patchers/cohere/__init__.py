@@ -27,7 +27,6 @@ FAMILY = Family(
     mlp=MLP(gated=True),
     block=Block(parallel=True, shared_norm=True),
     optional=("attn.q_norm", "attn.k_norm"),
-    first_release="4.48",
     template="llama_like",
     prefix="Cohere",
     forms={

@@ -16,8 +16,8 @@ FAMILY = Family(
         n_key_value_heads="config.num_key_value_heads",
     ),
     mlp=MLP(gated=True),
-    first_release="4.48",
     template="llama_like",
     prefix="Gemma2",
     forms=forms.GEMMA | forms.PRE_AND_POST_NORM_LAYER,
+    class_forms=forms.MULTIPLIED_EMBEDDING,
 )

@@ -20,7 +20,7 @@ FAMILY = Family(
         rotary=True, n_heads="config.num_attention_heads", n_key_value_heads="config.num_key_value_heads"
     ),
     mlp=MLP(gated=True),
-    first_release="4.48",
+    first_release="4.46",
     template="llama_like",
     prefix="Glm",
     forms={

@@ -16,7 +16,7 @@ FAMILY = Family(
         n_key_value_heads="config.num_key_value_heads",
     ),
     mlp=MLP(gated=True),
-    first_release="4.48",
+    first_release="4.45",
     template="llama_like",
     prefix="Granite",
     forms=forms.LLAMA | forms.PRE_NORM_LAYER_WITH_FACTOR,

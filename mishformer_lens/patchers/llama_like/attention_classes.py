@@ -1,6 +1,6 @@
 """Attention in llama-like sources that have a class for every kernel, as edits by member.
 
-The forms of a family have its projections; what a family calls otherwise is an argument here, in its ``class_forms``.
+The forms of a family have its projections. Where it differs in ``pattern`` and ``flash``, its ``class_forms`` choose.
 """
 
 from mishformer_lens.engine import Edits
@@ -18,30 +18,69 @@ SDPA = (
     "torch.nn.functional.scaled_dot_product_attention",
     "self.attention_scores.sdpa(torch.nn.functional.scaled_dot_product_attention)",
 )
-FLASH = ("_flash_attention_forward", "self.attention_call.around_flash(_flash_attention_forward)")
-# Some repeat keys for their flash kernel, too.
-FLASH_REPEATED = [
-    ROTATED,
-    ("_flash_attention_forward", "self.attention_call.around_flash(_flash_attention_forward, rotated=True)"),
-]
 
-SOFTMAX = "nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(query_states.dtype)"
-SOFTMAX_TO_VALUES = "nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(value_states.dtype)"
-SOFTMAX_DTYPE_FIRST = "nn.functional.softmax(attn_weights, dtype=torch.float32, dim=-1).to(query_states.dtype)"
+PATTERN: Edits = {
+    "pattern": [
+        (
+            "nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(query_states.dtype)",
+            """
+            self.hook_pattern(
+                nn.functional.softmax(self.hook_attn_scores(attn_weights), dim=-1, dtype=torch.float32)
+                .to(query_states.dtype)
+            )
+            """,
+        ),
+    ],
+}
+PATTERN_LIKE_VALUES: Edits = {
+    "pattern": [
+        (
+            "nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(value_states.dtype)",
+            """
+            self.hook_pattern(
+                nn.functional.softmax(self.hook_attn_scores(attn_weights), dim=-1, dtype=torch.float32)
+                .to(value_states.dtype)
+            )
+            """,
+        ),
+    ],
+}
+PATTERN_DTYPE_FIRST: Edits = {
+    "pattern": [
+        (
+            "nn.functional.softmax(attn_weights, dtype=torch.float32, dim=-1).to(query_states.dtype)",
+            """
+            self.hook_pattern(
+                nn.functional.softmax(self.hook_attn_scores(attn_weights), dtype=torch.float32, dim=-1)
+                .to(query_states.dtype)
+            )
+            """,
+        ),
+    ],
+}
+
+FLASH: Edits = {
+    "flash": [("_flash_attention_forward", "self.attention_call.around_flash(_flash_attention_forward)")],
+}
+# Where keys are repeated for flash attention, too.
+FLASH_REPEATED: Edits = {
+    "flash": [
+        ROTATED,
+        ("_flash_attention_forward", "self.attention_call.around_flash(_flash_attention_forward, rotated=True)"),
+    ],
+}
 
 
-def attention_classes(forms: Edits, softmax: str = SOFTMAX, flash_repeats: bool = False) -> Edits:
+def attention_classes(forms: Edits) -> Edits:
     """The edits of a family's three attention classes.
 
     Args:
-        forms: the edits of its projections, under ``Attention.forward``.
-        softmax: how it computes the pattern from the scores.
-        flash_repeats: whether keys are repeated for all heads before flash attention gets them.
+        forms: the edits of its projections, under ``Attention.forward``, and of what else differs between families:
+            of where it computes the pattern, and of its flash attention.
     """
     projections = forms["Attention.forward"]
-    scores = softmax.replace("attn_weights", "self.hook_attn_scores(attn_weights)")
     return {
-        "Attention.forward": [*projections, ROTATED, (softmax, f"self.hook_pattern({scores})"), Z],
+        "Attention.forward": [*projections, ROTATED, *forms["pattern"], Z],
         "SdpaAttention.forward": [*projections, ROTATED, SDPA, Z],
-        "FlashAttention2.forward": [*projections, *(FLASH_REPEATED if flash_repeats else [FLASH])],
+        "FlashAttention2.forward": [*projections, *forms["flash"]],
     }

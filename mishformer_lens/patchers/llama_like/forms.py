@@ -86,6 +86,17 @@ GATED_MLP: Edits = {
     ],
 }
 
+# As above, in older releases of some families.
+GATED_MLP_OF_ONE_STATE: Edits = {
+    "MLP.forward": [
+        (
+            "self.act_fn(self.gate_proj(hidden_state)) * self.up_proj(hidden_state)",
+            "self.hook_post(self.act_fn(self.hook_pre(self.gate_proj(hidden_state))) "
+            "* self.hook_pre_linear(self.up_proj(hidden_state)))",
+        ),
+    ],
+}
+
 # One projection gives the gate and what it multiplies.
 FUSED_GATED_MLP: Edits = {
     "MLP.forward": [

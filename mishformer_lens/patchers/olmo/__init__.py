@@ -17,7 +17,6 @@ FAMILY = Family(
         clipped="config.clip_qkv",
     ),
     mlp=MLP(gated=True),
-    first_release="4.48",
     template="llama_like",
     prefix="Olmo",
     forms=forms.LLAMA_WITHOUT_NORM | forms.LAYER_NORM_WITHOUT_WEIGHTS,

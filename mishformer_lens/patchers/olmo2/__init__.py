@@ -19,7 +19,7 @@ FAMILY = Family(
     ),
     mlp=MLP(gated=True),
     block=Block(norms="after"),
-    first_release="4.48",
+    first_release="4.47",
     template="llama_like",
     prefix="Olmo2",
     forms=forms.LLAMA | forms.POST_NORM_LAYER,

@@ -1,7 +1,7 @@
 """Phi: what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like import attention_classes, forms
 from mishformer_lens.patchers.parts import Attention, Block, Norm
 
 FAMILY = Family(
@@ -26,7 +26,6 @@ FAMILY = Family(
     ),
     block=Block(parallel=True, shared_norm=True),
     optional=("attn.q_norm", "attn.k_norm"),
-    first_release="4.48",
     template="llama_like",
     prefix="Phi",
     forms={
@@ -63,4 +62,5 @@ FAMILY = Family(
             ("self.embed_dropout(inputs_embeds)", "self.embed_dropout(self.hook_embed(inputs_embeds))"),
         ],
     },
+    class_forms=attention_classes.PATTERN_LIKE_VALUES,
 )

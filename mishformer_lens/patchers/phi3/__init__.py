@@ -1,8 +1,36 @@
 """Phi-3: what its models have in every release."""
 
+from mishformer_lens.engine import Edits
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like import attention_classes, forms
 from mishformer_lens.patchers.parts import MLP, PART_BY_PART, Attention, Norm
+
+
+def _layer(attention: str) -> Edits:
+    """The edits of a layer that calls the output of its attention so."""
+    return {
+        "DecoderLayer.forward": [
+            # Statements that occur twice at first: the edit before takes one of them away.
+            (
+                f"""
+                hidden_states = residual + self.resid_attn_dropout({attention})
+                residual = hidden_states
+                """,
+                f"""
+                residual = hidden_states = self.hook_resid_mid(
+                    residual + self.hook_attn_out(self.resid_attn_dropout({attention}))
+                )
+                """,
+            ),
+            forms.RESIDUAL_PRE,
+            (
+                "residual + self.resid_mlp_dropout(hidden_states)",
+                "self.hook_resid_post(residual + self.hook_mlp_out(self.resid_mlp_dropout(hidden_states)))",
+            ),
+            *forms.norms_before("post_attention_layernorm"),
+        ],
+    }
+
 
 FAMILY = Family(
     name="phi3",
@@ -23,33 +51,14 @@ FAMILY = Family(
         n_key_value_heads="config.num_key_value_heads",
     ),
     mlp=MLP(gated=True),
-    first_release="4.48",
     template="llama_like",
     prefix="Phi3",
     forms={
         **forms.RMS_NORM,
         **forms.OUT_OF_ONE_PROJECTION,
         **forms.FUSED_GATED_MLP,
-        "DecoderLayer.forward": [
-            # Statements that occur twice at first: the edit before takes one of them away.
-            (
-                """
-                hidden_states = residual + self.resid_attn_dropout(hidden_states)
-                residual = hidden_states
-                """,
-                """
-                residual = hidden_states = self.hook_resid_mid(
-                    residual + self.hook_attn_out(self.resid_attn_dropout(hidden_states))
-                )
-                """,
-            ),
-            ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
-            (
-                "residual + self.resid_mlp_dropout(hidden_states)",
-                "self.hook_resid_post(residual + self.hook_mlp_out(self.resid_mlp_dropout(hidden_states)))",
-            ),
-            *forms.norms_before("post_attention_layernorm"),
-        ],
+        **_layer("hidden_states"),
         **forms.EMBEDDING,
     },
+    class_forms={**attention_classes.PATTERN_LIKE_VALUES, **attention_classes.FLASH_REPEATED, **_layer("attn_outputs")},
 )

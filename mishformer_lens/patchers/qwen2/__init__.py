@@ -1,7 +1,7 @@
 """Qwen2: what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like import attention_classes, forms
 from mishformer_lens.patchers.llama_like.components import COMPONENTS
 from mishformer_lens.patchers.parts import MLP, Attention, Norm
 
@@ -16,8 +16,8 @@ FAMILY = Family(
         n_key_value_heads="config.num_key_value_heads",
     ),
     mlp=MLP(gated=True),
-    first_release="4.48",
     template="llama_like",
     prefix="Qwen2",
     forms=forms.LLAMA,
+    class_forms=attention_classes.FLASH_REPEATED | forms.GATED_MLP_OF_ONE_STATE,
 )

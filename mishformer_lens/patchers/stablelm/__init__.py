@@ -2,7 +2,7 @@
 
 from mishformer_lens.engine import Edit
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like import attention_classes, forms
 from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
 
 LAYER: list[Edit | tuple[str, str]] = [
@@ -63,7 +63,6 @@ FAMILY = Family(
     # Parallel blocks have no second norm.
     block=Block(parallel="use_parallel_residual", shared_norm=True),
     optional=("attn.q_norm", "attn.k_norm", "ln2"),
-    first_release="5.0",
     template="llama_like",
     prefix="StableLm",
     forms={
@@ -75,4 +74,5 @@ FAMILY = Family(
         "DecoderLayer.forward": LAYER,
         **forms.EMBEDDING,
     },
+    class_forms={**attention_classes.PATTERN_DTYPE_FIRST, **forms.GATED_MLP_OF_ONE_STATE},
 )

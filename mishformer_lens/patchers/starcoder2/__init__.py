@@ -1,7 +1,7 @@
 """StarCoder2: what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like import attention_classes, forms
 from mishformer_lens.patchers.parts import Attention, Norm
 
 FAMILY = Family(
@@ -19,7 +19,6 @@ FAMILY = Family(
     attention=Attention(
         rotary=True, n_heads="config.num_attention_heads", n_key_value_heads="config.num_key_value_heads"
     ),
-    first_release="4.48",
     template="llama_like",
     prefix="Starcoder2",
     forms={
@@ -28,4 +27,5 @@ FAMILY = Family(
         **forms.PRE_NORM_LAYER,
         **forms.EMBEDDING,
     },
+    class_forms=attention_classes.FLASH_REPEATED,
 )

@@ -140,7 +140,9 @@ def test_hooks_around_a_kernel_leave_it_where_it_is(case: Case, monkeypatch: pyt
     model, eager = build(case), None
     form = kinds()[case.kind]
     instrumentation = mishformer_lens.instrument(model)
-    around = [f"blocks.{layer}.attn.{hook}" for layer in range(N_LAYERS) for hook in ("hook_rot_q", "hook_rot_k", "hook_z")]
+    around = [
+        f"blocks.{layer}.attn.{hook}" for layer in range(N_LAYERS) for hook in ("hook_rot_q", "hook_rot_k", "hook_z")
+    ]
     expected = model(make_tokens()).logits
     eager = make_model(Case(case.kind), **agrees_with_eager(case, form)).requires_grad_(False)
     eager_points = mishformer_lens.instrument(eager).hook_points

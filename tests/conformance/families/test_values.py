@@ -87,9 +87,10 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
     assert_close(at("attn.hook_attn_scores").softmax(-1), at("attn.hook_pattern"), "pattern", **CLOSE)
     check_scores(form, at, layer)
     if not form.query_key_norm:
+        rotated = form.d_head if form.rotated is None else form.rotated[layer]
         for letter in "qk":
-            rest = at(f"attn.hook_{letter}")[..., form.rotated[layer] :]
-            assert torch.equal(at(f"attn.hook_rot_{letter}")[..., form.rotated[layer] :], rest), letter
+            rest = at(f"attn.hook_{letter}")[..., rotated:]
+            assert torch.equal(at(f"attn.hook_rot_{letter}")[..., rotated:], rest), letter
     if "qkv" in seen:
         queries = at("attn.hook_q"), at("attn.hook_k"), at("attn.hook_v")
         assert torch.equal(torch.cat([each.flatten(-2) for each in queries], -1), seen["qkv"][1])
