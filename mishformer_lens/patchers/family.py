@@ -11,7 +11,7 @@ from typing import Any
 from mishformer_lens.engine import Edits
 from mishformer_lens.patchers import contract
 from mishformer_lens.patchers.contract import HookSpec
-from mishformer_lens.patchers.parts import PLAIN_MLP, PRE_NORM_BLOCK, MLP, Attention, Block, DropIn, Norm
+from mishformer_lens.patchers.parts import MLP, PLAIN_MLP, PRE_NORM_BLOCK, Attention, Block, DropIn, Norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
