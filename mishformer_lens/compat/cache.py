@@ -17,7 +17,7 @@ CACHE_VARIABLE = "MISHFORMER_LENS_CACHE"
 """This environment variable names another folder for the cache."""
 
 DEFAULT_LIMIT = 256 * 2**20
-"""Bytes of sources that are kept; those of a hundred releases and two dozen families take about 50 MB."""
+"""Bytes of sources that are kept; those of a hundred releases and two dozen families take about 22 MB."""
 
 
 class SourceCache:

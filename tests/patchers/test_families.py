@@ -11,6 +11,7 @@ import pytest
 from packaging.version import Version
 
 from mishformer_lens import patchers
+from mishformer_lens.compat.tables import ATTENTION
 from mishformer_lens.engine import as_edits, source_fingerprint
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.fingerprints import shapes_of, variant_of_release, verified
@@ -52,8 +53,10 @@ def test_a_variant_names_its_first_release_and_its_members(variant: Variant) -> 
     assert variant.name == f"v{variant.first_release.replace('.', '_')}"
     assert set(variant.members) == {member.partition(".")[0] for member in variant.edits}
     assert len(set(variant.members)) == len(variant.members)
-    assert variant.attention[:2] == ("eager", "sdpa")
+    assert variant.attention[0] == "eager"
     assert not set(variant.attention) & set(variant.unsupported)
+    # What is not offered has its reason.
+    assert {*variant.attention, *variant.unsupported} >= set(ATTENTION)
     assert "__init__" not in str(list(variant.edits))
 
 
