@@ -120,6 +120,12 @@ def windows(family: str, layers: tuple[int | None, ...]) -> tuple[int | None, ..
     return (max(filter(None, layers)),) * len(layers) if "sliding_attend_mask" in text else (None,) * len(layers)
 
 
+def untied(config: str) -> dict[str, Any]:
+    """The field that unties embeddings, where a configuration's own default fails: 5.4 wants an integer of Olmo."""
+    declared = vars(getattr(transformers, config, object)).get("__annotations__", {}).get("tie_word_embeddings")
+    return {"tie_word_embeddings": 0} if declared is int else {}
+
+
 def names(prefix: str) -> dict[str, str]:
     """What the classes of a family are called as a rule."""
     return {"config": f"{prefix}Config", "base": f"{prefix}Model", "causal": f"{prefix}ForCausalLM"}
