@@ -390,10 +390,13 @@ class Instrumentation:
 
         Raises:
             NotInstrumentedError: a part of the model was replaced while its hook points have hooks.
+            ReplacedCodeError: its forward was.
         """
         for place in tuple(self._places.values()):
             if place.is_lent and not place.loan.is_in_place():
                 place.refuse_replacement()
+            if place.is_lent and place.module is not None:
+                place.refuse_foreign_forward()
 
     def settle(self) -> None:
         """Take back what nobody needs any more, after a pass."""

@@ -218,6 +218,17 @@ class Place:
             "hooks off before a part is replaced, and add them again afterwards."
         )
 
+    def refuse_foreign_forward(self) -> None:
+        """Refuse a pass in which a forward that was bound to the module since, as kernels are, would miss hooks.
+
+        Raises:
+            ReplacedCodeError: there is one.
+        """
+        assert self.module is not None  # it is lent
+        if type(vars(self.module).get("forward")) is types.MethodType:
+            cls = type(self.module)
+            _refuse_forward_of_its_own(self.module, self.path, dict(rebound(self.module, cls, cls)))
+
     def refuse_export(self) -> None:
         """Refuse to be traced into a program while a cache is on.
 
