@@ -13,8 +13,8 @@ from transformers import (
 )
 
 SIZES = ("tiny", "gpt2", "pythia-410m", "llama-3.2-1b", "qwen3-0.6b")
-"""Names for :func:`make`: 4 layers of width 64 with 16 tokens, GPT-2's default and Pythia-410m with 128 tokens; Llama 3.2
-1B and Qwen3 0.6B with 4 layers, a small vocabulary and 128 tokens."""
+"""Names for :func:`make`: 4 layers of width 64 with 16 tokens, GPT-2's default and Pythia-410m with 128 tokens; Llama
+3.2 1B and Qwen3 0.6B with 4 layers, a small vocabulary and 128 tokens."""
 
 _FEW_LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-3.2-1b": (

@@ -54,7 +54,7 @@ class AttentionCall(HookGroup):
         return self.hook_z(output), weights
 
     def around_flash(self, kernel: Kernel, rotated: bool = False) -> Kernel:
-        """As :meth:`around`, for transformers' ``_flash_attention_forward``, which gets ``[batch, pos, head_index, d_head]``.
+        """As :meth:`around`, for transformers' ``_flash_attention_forward``, which gets heads after positions.
 
         Args:
             rotated: whether the hooks on rotated queries and keys were called before.
