@@ -8,6 +8,7 @@ what it has by then, less what was lent.
 import contextlib
 import copy
 import dataclasses
+import types
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -188,6 +189,7 @@ class Place:
 
         Raises:
             NotInstrumentedError: a part was replaced while its hook points have hooks.
+            ReplacedCodeError: the forward of one was.
             TracedCacheError: activations are observed while the model is exported.
         """
         if self.parent is None or not self.parent.passes:
@@ -202,6 +204,7 @@ class Place:
                         f"{place.path} is another module than when its hook points got hooks, so they would not fire. "
                         "Take the hooks off before a part is replaced, and add them again afterwards."
                     )
+                place._refuse_foreign_forward()
                 place._refuse_replaced_parts()
 
     def leave(self) -> None:
@@ -220,6 +223,13 @@ class Place:
         """What the module was lent."""
         assert self._loan is not None  # it is lent
         return self._loan
+
+    def _refuse_foreign_forward(self) -> None:
+        """Refuse a pass in which a forward that was bound to the module since, as kernels are, would miss hooks."""
+        module = self.module
+        if module is not None and type(vars(module).get("forward")) is types.MethodType:
+            cls = type(module)
+            refuse_forward_of_its_own(module, self.path, dict(rebound(module, cls, cls)))
 
     def _refuse_export(self) -> None:
         if self.instrumentation is None or not self.instrumentation.observers:

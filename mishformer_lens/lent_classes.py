@@ -13,15 +13,13 @@ import torch
 from torch import nn
 
 from mishformer_lens.errors import CheckpointingWarning, ReplacedCodeError
-from mishformer_lens.on_top import follow, own, swapped
+from mishformer_lens.on_top import ORIGINAL, follow, own, swapped
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
 
 PLACE = "_mishformer_lens"
 """The attribute of a lent module that says which place it has."""
-
-_ORIGINAL = "_mishformer_lens_original"
 
 
 class _Lent(type):
@@ -43,18 +41,21 @@ class _Lent(type):
 
 
 def _meant(cls: type, name: str) -> type | None:
-    """The class on which to set ``name``; None for ``cls`` itself, while it is being made or where others made it.
+    """The class on which to set ``name``; None for ``cls`` itself: others made it, or it hands over what it is given.
 
     Raises:
         ReplacedCodeError: on the module's own class it would not act before the last hook is gone.
     """
-    original: type | None = vars(cls).get(_ORIGINAL)
-    if original is not None and _is_lent(name, cls, original):
+    if ORIGINAL not in vars(cls):  # it may be in the making, too
+        return None
+    lent = next(each for each in cls.__mro__ if vars(each).get(ORIGINAL) in cls.__mro__)
+    original: type = vars(lent)[ORIGINAL]
+    if _is_lent(name, lent, original):
         raise ReplacedCodeError(
             f"{name} of {original.__name__} was to be replaced, by way of type(module), while hooks are on the module: "
             "they are in the code that it would replace. Take the hooks off before."
         )
-    return original
+    return original if lent is cls else None
 
 
 def _is_lent(name: str, cls: type, original: type) -> bool:
@@ -125,14 +126,16 @@ def make(
         body["__deepcopy__"] = _deepcopy
     arguments = {"metaclass": _metaclass(type(original))}
     cls = types.new_class(original.__name__, bases, arguments, lambda namespace: namespace.update(body))
-    setattr(cls, _ORIGINAL, original)
+    setattr(cls, ORIGINAL, original)
     return LentClass(cls, original)
 
 
 @functools.lru_cache(maxsize=256)
 def over(cls: type, lent: LentClass) -> LentClass:
     """What to lend in the place of ``cls``, which is on top of ``lent.original``: the same on top of the lent class."""
-    return LentClass(swapped(cls, {lent.original: lent.cls}), cls, lent)
+    made = swapped(cls, {lent.original: lent.cls})
+    setattr(made, ORIGINAL, cls)
+    return LentClass(made, cls, lent)
 
 
 def _refuse_hiding(cls: type, lent: LentClass) -> None:
@@ -155,7 +158,7 @@ def _creating(original: Any) -> Callable[..., Any]:
     def __new__(cls: type, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         """What other code makes of ``type(module)`` while the module is lent its class is of the module's own."""
         # Bare, as copies and replicas are made, it is asked for an instance of this very class.
-        made_anew = _ORIGINAL in vars(cls) and (args or kwargs)
+        made_anew = ORIGINAL in vars(cls) and (args or kwargs)
         return original(*args, **kwargs) if made_anew else original.__new__(cls)
 
     return __new__

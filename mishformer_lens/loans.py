@@ -90,6 +90,15 @@ def shared_module(one: str, other: str) -> UnsupportedModelError:
 
 
 def refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[str, object]) -> None:
+    """Refuse a module whose forward need not run its class's.
+
+    Args:
+        path: where the module is in its model.
+        rebound: its methods that are followed wherever other code keeps them.
+
+    Raises:
+        ReplacedCodeError: that of the module was replaced by something else.
+    """
     forward = vars(module).get("forward")
     # accelerate's forward calls what it keeps under another name.
     if forward is None or not {"forward", "_old_forward"}.isdisjoint(rebound):
@@ -101,6 +110,7 @@ def refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[str
 
 
 def take_back(module: nn.Module, loan: Loan, attributes: Mapping[str, object]) -> None:
+    """Give a module back as it is now, less what it was lent: a class, and these attributes."""
     values, lent, old = vars(module), loan.lent, type(module)
     lent.hand_over()
     new = lent.original if old is lent.cls else without(old, lent)

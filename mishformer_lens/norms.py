@@ -18,8 +18,8 @@ class HookedLayerNorm(nn.LayerNorm):
 
     ``hook_scale`` ``[..., 1]`` is the divisor ``sqrt(variance + eps)``; an edit of it acts on ``(x - mean) / scale``,
     before gain and bias. ``hook_normalized`` ``[..., d_model]`` is the output, after gain and bias, as in
-    TransformerLens 2.x. With ``heads_first`` the norm gets ``[batch, head_index, pos, d_head]``, which hooks see with
-    the positions first.
+    TransformerLens 2.x. With ``heads_first`` the norm gets ``[batch, head_index, pos, d_head]``; hooks see it with the
+    positions first.
     """
 
     hook_scale: HookPoint
@@ -42,19 +42,20 @@ class HookedLayerNorm(nn.LayerNorm):
         return output
 
     def _with_scale(self, activation: torch.Tensor, output: torch.Tensor, inverse: torch.Tensor | None) -> torch.Tensor:
-        norm = self.eps, self.weight, self.bias
-        return _with_scale(self.hook_scale, self.heads_first, activation, output, inverse, *norm)
+        norm = self.normalized_shape, self.weight, self.bias, self.eps
+        return _with_scale(self.hook_scale, activation, output, inverse, *norm, heads_first=self.heads_first)
 
 
 def _with_scale(
     hook_scale: HookPoint,
-    heads_first: bool,
     activation: torch.Tensor,
     output: torch.Tensor,
     inverse: torch.Tensor | None,
-    eps: float,
+    shape: tuple[int, ...],
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
+    eps: float,
+    heads_first: bool = False,
 ) -> torch.Tensor:
     """``output`` of a layer norm, as the hooks on the scale leave it: bit by bit the same where they leave the scale.
 
@@ -63,43 +64,26 @@ def _with_scale(
     """
     # TransformerLens, too, computes the scale in float32 at least.
     x = activation if activation.dtype in _PRECISE else activation.float()
-    precise = None if inverse is None or inverse.dtype not in _PRECISE else inverse
-    scale = _layer_norm_scale(x, eps, precise)
-    edited = _edited_scale(hook_scale, scale, heads_first)
-    return output if edited is None else _rescaled(x, output, scale, edited, weight, bias)
-
-
-def _layer_norm_scale(x: torch.Tensor, eps: float, inverse: torch.Tensor | None) -> torch.Tensor:
-    """What a layer norm divides ``x`` by, of ``[..., 1]``; ``inverse``: as the kernel has it at hand."""
-    if inverse is None:
-        inverse = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)[2]
+    if inverse is None or inverse.dtype not in _PRECISE:
+        inverse = torch.native_layer_norm(x, shape, None, None, eps)[2]
     scale = inverse.reciprocal()
-    if not _may_be_differentiated():
-        return scale
-    # The kernel has no gradient for it.
-    variance = torch.var(x, -1, correction=0, keepdim=True)
-    return _value_with_gradient(scale, (variance + eps).sqrt())
-
-
-def _rescaled(
-    x: torch.Tensor,
-    output: torch.Tensor,
-    scale: torch.Tensor,
-    edited: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-) -> torch.Tensor:
-    """A layer norm's ``output`` with another scale: bit by bit the same where that is the same."""
+    if _may_be_differentiated():
+        # The kernel has no gradient for it.
+        variance = torch.var(x, -1, correction=0, keepdim=True)
+        scale = _value_with_gradient(scale, (variance + eps).sqrt())
+    edited = _edited(hook_scale, scale, heads_first)
+    if edited is None:
+        return output
     normalized = (x - x.mean(-1, keepdim=True)) / edited
     if weight is not None:
         normalized = normalized * weight
     if bias is not None:
         normalized = normalized + bias
     normalized = normalized.to(output.dtype)
-    return torch.where(edited == scale, _value_with_gradient(output, normalized), normalized)
+    return laid_out_like(output, torch.where(edited == scale, _value_with_gradient(output, normalized), normalized))
 
 
-def _edited_scale(hook_scale: HookPoint, scale: torch.Tensor, heads_first: bool) -> torch.Tensor | None:
+def _edited(hook_scale: HookPoint, scale: torch.Tensor, heads_first: bool) -> torch.Tensor | None:
     """The scale as hooks leave it; see :meth:`HookPoint.changed`."""
     if not heads_first:
         return hook_scale.changed(scale)
@@ -121,8 +105,7 @@ class NormHooks:
     """``hook_scale`` and ``hook_normalized`` of a norm whose own class is patched.
 
     Args:
-        heads_first: whether the norm gets ``[batch, head_index, pos, d_head]``, which hooks see with the positions
-            first.
+        heads_first: whether the norm gets ``[batch, head_index, pos, d_head]``; hooks see it with the positions first.
     """
 
     def __init__(self, hook_scale: HookPoint, hook_normalized: HookPoint, heads_first: bool) -> None:
@@ -136,7 +119,7 @@ class NormHooks:
         if not self.hook_scale.is_active():
             return output
         scale = squared_scale.sqrt()
-        edited = _edited_scale(self.hook_scale, scale, self.heads_first)
+        edited = _edited(self.hook_scale, scale, self.heads_first)
         if edited is None:
             return output
         # Bit by bit the same where hooks leave the scale.
@@ -151,7 +134,7 @@ class NormHooks:
             return nn.functional.layer_norm(activation, shape, weight, bias, eps)
         # What torch's own function comes to. The kernel has the scale at hand.
         output, _, inverse = torch.native_layer_norm(activation, shape, weight, bias, eps)
-        return _with_scale(self.hook_scale, self.heads_first, activation, output, inverse, eps, weight, bias)
+        return _with_scale(self.hook_scale, activation, output, inverse, shape, weight, bias, eps)
 
     def normalized(self, activation: torch.Tensor) -> torch.Tensor:
         """``activation``, as hooks leave it."""
@@ -180,10 +163,7 @@ class NormHooks:
     ) -> torch.Tensor:
         output = join(outputs, **arguments)
         if self.hook_scale.is_active():
-            x = activation if activation.dtype in _PRECISE else activation.float()
-            scale = _layer_norm_scale(x, norms[0].eps, None)
-            edited = _edited_scale(self.hook_scale, scale, self.heads_first)
-            if edited is not None:
-                gains = torch.stack([norm.weight for norm in norms]).unsqueeze(1)
-                output = _rescaled(x, output, scale, edited, gains, None)
+            gains = torch.stack([norm.weight for norm in norms]).unsqueeze(1)
+            norm = norms[0].normalized_shape, gains, None, norms[0].eps
+            output = _with_scale(self.hook_scale, activation, output, None, *norm, heads_first=self.heads_first)
         return self.normalized(output)

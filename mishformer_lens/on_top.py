@@ -14,6 +14,9 @@ from typing import Any
 from torch import nn
 from torch.nn.utils import parametrize
 
+ORIGINAL = "_mishformer_lens_original"
+"""The attribute of a class to lend that says in whose place."""
+
 
 def parametrized(module: nn.Module) -> type | None:
     """The class that parametrizations put on top of that of ``module``; None where there is none, or not on top."""
@@ -45,7 +48,7 @@ def own(cls: type, below: type) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(cls).items()
-        if name not in ("__dict__", "__weakref__", "_abc_impl") and not _stems_from(value, name, below)
+        if name not in ("__dict__", "__weakref__", "_abc_impl", ORIGINAL) and not _stems_from(value, name, below)
     }
 
 

@@ -70,6 +70,16 @@ class PatchedModule:
         """The nearest ancestor of ``cls``, or itself, that has a patched class."""
         return next((each for each in cls.__mro__ if each in self.built.classes), None)
 
+    def _used_by(self, original: type) -> dict[str, type | None]:
+        return {name: self.built.originals[name][0] for name in self.built.uses[original]}
+
+    def _forward_of(self, original: type) -> dict[str, type | None]:
+        """The forward that has to be the file's even where it is as it was: it calls what is patched."""
+        owner = next((each for each in original.__mro__ if "forward" in vars(each)), None)
+        name = "" if owner is None else f"{owner.__qualname__}.forward"
+        own = owner is not None and owner.__module__ == self.module.__name__ and name in self._code
+        return {name: owner} if own else {}
+
     def prove(self, original: type) -> Links:
         """Compare the living code that the patched class of ``original`` stands in for with the code in the file.
 
@@ -80,15 +90,18 @@ class PatchedModule:
             ReplacedCodeError: other code replaced some of it.
         """
         proofs = []
-        for name in self.built.uses[original]:
-            owner, _ = self.built.originals[name]
+        for name, owner in {**self._forward_of(original), **self._used_by(original)}.items():
             attribute = name.rpartition(".")[2]
             table = vars(self.module if owner is None else owner)
             living = table.get(attribute)
             proofs.append((table, attribute, living))
             if living in self._proven:
                 continue
-            patched = self.built.functions[name] if owner is None else vars(self.built.classes[owner]).get(attribute)
+            patched: object = None
+            if name in self.built.originals:
+                patched = (
+                    self.built.functions[name] if owner is None else vars(self.built.classes[owner]).get(attribute)
+                )
             by = replaced_by(
                 living,
                 self._code[name],

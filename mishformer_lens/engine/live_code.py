@@ -208,6 +208,8 @@ def describe(function: object) -> str:
         case types.FunctionType():
             code = function.__code__
             return f"{_module_of(function)}.{code.co_qualname} ({code.co_filename}, line {code.co_firstlineno})"
+        case types.MethodType():
+            return describe(function.__func__)
         case functools.partial() | functools.partialmethod():
             return f"a {type(function).__name__} with arguments of {describe(_unbound(function.func))}"
         case type():

@@ -180,9 +180,16 @@ def test_a_forward_on_the_class_of_a_parametrized_part_is_refused(model: Any) ->
 # --- what is set on the class of a module
 
 
-def test_a_method_with_hooks_in_it_is_not_replaced_by_way_of_the_class_of_a_module(kind: str, model: Any) -> None:
+@pytest.mark.parametrize("is_parametrized", [False, True])
+def test_a_method_with_hooks_in_it_is_not_replaced_by_way_of_the_class_of_a_module(
+    model: Any, is_parametrized: bool
+) -> None:
     module, expected = part(model, "mlp"), logits(model)
+    if is_parametrized:
+        module.act_scale = nn.Parameter(torch.ones(()))
+        parametrize.register_parametrization(module, "act_scale", Doubled())
     cls: Any = type(module)
+    own = cls.__bases__[0] if is_parametrized else cls
     forward = cls.forward
     instrumentation = mishformer_lens.instrument(model)
     with instrumentation.caching([NAME]) as cache:
@@ -190,7 +197,7 @@ def test_a_method_with_hooks_in_it_is_not_replaced_by_way_of_the_class_of_a_modu
             lambda: setattr(type(module), "forward", lambda self, x: x * 0),
             lambda: delattr(type(module), "forward"),
         ):
-            with pytest.raises(ReplacedCodeError, match=rf"forward of {cls.__name__} was to be replaced.* Take the"):
+            with pytest.raises(ReplacedCodeError, match=rf"forward of {own.__name__} was to be replaced.* Take the"):
                 change()
         assert_same(logits(model), expected)
     assert list(cache) == [NAME]

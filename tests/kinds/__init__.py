@@ -35,7 +35,7 @@ class Kind:
         modules: HuggingFace's names in a block of the modules whose inputs and outputs hook points show.
         softcap: by what attention scores are capped.
         windows: how many keys a query sees in each layer; None: all of them.
-        rotated: how many numbers of each head are rotated by its position, in each layer; None: all.
+        rotated: how many numbers of each head are rotated by its position, in each layer; None: all of them.
         scaled_embedding: by what the token embedding is multiplied before the first block.
         attention_scale: by what products of queries and keys are multiplied; by default, the root of ``d_head``.
         in_transformer_lens: the first release of TransformerLens whose ``HookedTransformer`` computes what such a model
@@ -76,7 +76,7 @@ class Kind:
         return self.classes["config"] in dir(transformers)
 
 
-MODULES = {
+MODULES: Mapping[str, str] = {
     "ln1": "input_layernorm",
     "ln2": "post_attention_layernorm",
     "q": "self_attn.q_proj",
@@ -118,6 +118,12 @@ def windows(family: str, layers: tuple[int | None, ...]) -> tuple[int | None, ..
     if "create_sliding_window_causal_mask" in text:
         return layers
     return (max(filter(None, layers)),) * len(layers) if "sliding_attend_mask" in text else (None,) * len(layers)
+
+
+def untied(config: str) -> dict[str, Any]:
+    """The field that unties embeddings, where a configuration's own default fails: 5.4 wants an integer of Olmo."""
+    declared = vars(getattr(transformers, config, object)).get("__annotations__", {}).get("tie_word_embeddings")
+    return {"tie_word_embeddings": 0} if declared is int else {}
 
 
 def names(prefix: str) -> dict[str, str]:

@@ -1,12 +1,21 @@
 """Cohere 2: as Cohere; one layer with a sliding window and rotated heads, one that sees everything and rotates none."""
 
+import inspect
+
+import transformers
+
 from tests.kinds import MODULES, Kind, names
+
+# 5.4 wants a number here, and refuses its own default.
+_ANNOTATIONS = inspect.get_annotations(transformers.Cohere2Config) if "Cohere2Config" in dir(transformers) else {}
+USE_CACHE = {"use_cache": 1} if _ANNOTATIONS.get("use_cache") is int else {}
 
 KINDS = {
     "cohere2": Kind(
         "cohere2",
         names("Cohere2"),
         {
+            **USE_CACHE,
             "logit_scale": 0.5,
             "attention_bias": True,
             "attention_dropout": 0.0,

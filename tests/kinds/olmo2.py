@@ -1,6 +1,6 @@
 """Olmo2, with biases."""
 
-from tests.kinds import MODULES, Kind, names
+from tests.kinds import MODULES, Kind, names, untied
 
 KINDS = {
     "olmo2": Kind(
@@ -9,6 +9,7 @@ KINDS = {
         {
             "head_dim": 10,
             "attention_bias": True,
+            **untied("Olmo2Config"),
         },
         d_head=10,
         norms="after",

@@ -1,6 +1,6 @@
 """Olmo3, with biases, a window in the first layer, and rotations that are scaled as YaRN does."""
 
-from tests.kinds import MODULES, YARN_ROPE, Kind, names
+from tests.kinds import MODULES, YARN_ROPE, Kind, names, untied
 
 KINDS = {
     "olmo3": Kind(
@@ -9,6 +9,7 @@ KINDS = {
         {
             "head_dim": 10,
             "attention_bias": True,
+            **untied("Olmo3Config"),
             "sliding_window": 4,
             "layer_types": ["sliding_attention", "full_attention"],
             "rope_scaling": YARN_ROPE,

@@ -31,7 +31,7 @@ KINDS = {
         names("Phi3"),
         {**FIELDS, **PARTIAL, "sliding_window": 5, "tie_word_embeddings": True},
         windows=windows("phi3", (5, 5)),
-        rotated=(4, 4) if PARTIAL else (8, 8),
+        rotated=(4, 4) if PARTIAL else None,
         modules=MODULES,
     ),
     # Longer texts than 8 positions are rotated otherwise than shorter ones.

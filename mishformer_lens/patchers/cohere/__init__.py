@@ -1,7 +1,7 @@
 """Cohere (Command R): what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like import forms, parallel
 from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
 
 FAMILY = Family(
@@ -30,10 +30,10 @@ FAMILY = Family(
     template="llama_like",
     prefix="Cohere",
     forms={
-        **forms.CENTRED_NORM,
+        **parallel.CENTRED_NORM,
         **forms.SPLIT_PROJECTIONS,
         **forms.GATED_MLP,
-        **forms.PARALLEL_LAYER,
+        **parallel.PARALLEL_LAYER,
         **forms.EMBEDDING,
     },
 )

@@ -1,7 +1,7 @@
 """Cohere 2 (Command R7B, Command A): what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like import forms, parallel
 from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
 
 FAMILY = Family(
@@ -25,10 +25,10 @@ FAMILY = Family(
     template="llama_like",
     prefix="Cohere2",
     forms={
-        **forms.CENTRED_NORM,
+        **parallel.CENTRED_NORM,
         **forms.SPLIT_PROJECTIONS,
         **forms.GATED_MLP,
-        **forms.PARALLEL_LAYER,
+        **parallel.PARALLEL_LAYER,
         **forms.EMBEDDING,
     },
 )

@@ -10,4 +10,4 @@ CACHE_BY_PLACE = v4_48.CACHE_BY_PLACE
 ATTENTION = v4_48.ATTENTION
 UNSUPPORTED = v4_48.UNSUPPORTED
 
-EDITS = v4_48.edits(dataclasses.replace(FAMILY, forms=FAMILY.forms | forms.MULTIPLIED_EMBEDDING))
+EDITS = v4_48.edits(dataclasses.replace(FAMILY, forms={**FAMILY.forms, **forms.MULTIPLIED_EMBEDDING}))

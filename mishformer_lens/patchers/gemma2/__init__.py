@@ -18,6 +18,6 @@ FAMILY = Family(
     mlp=MLP(gated=True),
     template="llama_like",
     prefix="Gemma2",
-    forms=forms.GEMMA | forms.PRE_AND_POST_NORM_LAYER,
+    forms={**forms.GEMMA, **forms.PRE_AND_POST_NORM_LAYER},
     class_forms=forms.MULTIPLIED_EMBEDDING,
 )

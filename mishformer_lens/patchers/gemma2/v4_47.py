@@ -7,8 +7,11 @@ from mishformer_lens.patchers.llama_like import forms, v4_44, v4_48
 
 CACHE_ARGUMENT = v4_44.CACHE_ARGUMENT
 CACHE_BY_PLACE = v4_44.CACHE_BY_PLACE
-ATTENTION = v4_48.ATTENTION
-UNSUPPORTED: dict[str, str] = {}
+ATTENTION = ("eager", "sdpa")
+UNSUPPORTED = {
+    "flash_attention_2": "transformers' own flash attention for Gemma2 asks for an attribute that nothing sets here",
+    "flex_attention": "transformers refuses it for Gemma2 in this release, but where attentions are asked for",
+}
 
 EDITS = {
     **v4_48.edits(dataclasses.replace(FAMILY, forms=FAMILY.forms | forms.MULTIPLIED_EMBEDDING)),
@@ -44,9 +47,6 @@ EDITS = {
             "torch.nn.functional.scaled_dot_product_attention",
             "config.attention_scores.sdpa(torch.nn.functional.scaled_dot_product_attention)",
         ),
-    ],
-    "flash_attention_forward": [
-        ("_flash_attention_forward", "config.attention_scores.flash(_flash_attention_forward)"),
     ],
     "flex_attention_forward": [
         (

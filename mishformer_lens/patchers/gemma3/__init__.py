@@ -20,5 +20,5 @@ FAMILY = Family(
     first_release="4.50",
     template="llama_like",
     prefix="Gemma3",
-    forms=forms.GEMMA | forms.PRE_AND_POST_NORM_LAYER,
+    forms={**forms.GEMMA, **forms.PRE_AND_POST_NORM_LAYER},
 )

@@ -1,7 +1,7 @@
 """GLM: what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import forms
+from mishformer_lens.patchers.llama_like import forms, fused
 from mishformer_lens.patchers.parts import MLP, Attention, Norm
 
 FAMILY = Family(
@@ -26,7 +26,7 @@ FAMILY = Family(
     forms={
         **forms.RMS_NORM,
         **forms.SPLIT_PROJECTIONS,
-        **forms.FUSED_GATED_MLP,
+        **fused.FUSED_GATED_MLP,
         **forms.PRE_NORM_LAYER,
         **forms.EMBEDDING,
     },

@@ -19,5 +19,5 @@ FAMILY = Family(
     first_release="4.45",
     template="llama_like",
     prefix="Granite",
-    forms=forms.LLAMA | forms.PRE_NORM_LAYER_WITH_FACTOR,
+    forms={**forms.LLAMA, **forms.PRE_NORM_LAYER_WITH_FACTOR},
 )

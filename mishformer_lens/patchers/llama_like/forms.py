@@ -14,14 +14,15 @@ RMS_NORM: Edits = {
     ],
 }
 
-# Its gain is one and what the weight adds to it.
+# Its gain is one and what the weight adds to it. Both methods are patched: what is patched is proven to be what runs.
 RMS_NORM_FROM_ONE: Edits = {
     "RMSNorm._norm": [
         (
             "x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)",
-            "self.norm_hooks.normalized(self.norm_hooks.divided(x, x.pow(2).mean(-1, keepdim=True) + self.eps))",
+            "self.norm_hooks.divided(x, x.pow(2).mean(-1, keepdim=True) + self.eps)",
         ),
     ],
+    "RMSNorm.forward": [("self._norm(x.float())", "self.norm_hooks.normalized(self._norm(x.float()))")],
 }
 
 LAYER_NORM_WITHOUT_WEIGHTS: Edits = {
@@ -35,17 +36,6 @@ LAYER_NORM_WITHOUT_WEIGHTS: Edits = {
     ],
 }
 
-# A layer norm without bias, of a class of the family's own.
-CENTRED_NORM: Edits = {
-    "LayerNorm.forward": [
-        (
-            "(hidden_states - mean) * torch.rsqrt(variance + self.variance_epsilon)",
-            "self.norm_hooks.divided(hidden_states - mean, variance + self.variance_epsilon)",
-        ),
-        ("hidden_states.to(input_dtype)", "self.norm_hooks.normalized(hidden_states.to(input_dtype))"),
-    ],
-}
-
 INTO_HEADS = [
     ("self.q_proj(hidden_states)", "self.attention_inputs.query(self.q_proj, hidden_states)"),
     ("self.k_proj(hidden_states)", "self.attention_inputs.key(self.k_proj, hidden_states)"),
@@ -55,24 +45,6 @@ INTO_HEADS = [
 SPLIT_PROJECTIONS: Edits = {
     "Attention.forward": [
         *INTO_HEADS,
-        ("self.o_proj(attn_output)", "self.head_results.project(self.o_proj, attn_output)"),
-    ],
-}
-
-OUT_OF_ONE_PROJECTION: Edits = {
-    "Attention.forward": [
-        ("self.qkv_proj(hidden_states)", "self.attention_inputs.project(self.qkv_proj, hidden_states)"),
-        # Views of what it gives: a replacement has their strides.
-        ("qkv[..., :query_pos]", "self.hook_q.joined(qkv[..., :query_pos], self.head_dim)"),
-        (
-            "qkv[..., query_pos : query_pos + self.num_key_value_heads * self.head_dim]",
-            "self.hook_k.joined("
-            "qkv[..., query_pos : query_pos + self.num_key_value_heads * self.head_dim], self.head_dim)",
-        ),
-        (
-            "qkv[..., query_pos + self.num_key_value_heads * self.head_dim :]",
-            "self.hook_v.joined(qkv[..., query_pos + self.num_key_value_heads * self.head_dim :], self.head_dim)",
-        ),
         ("self.o_proj(attn_output)", "self.head_results.project(self.o_proj, attn_output)"),
     ],
 }
@@ -93,19 +65,6 @@ GATED_MLP_OF_ONE_STATE: Edits = {
             "self.act_fn(self.gate_proj(hidden_state)) * self.up_proj(hidden_state)",
             "self.hook_post(self.act_fn(self.hook_pre(self.gate_proj(hidden_state))) "
             "* self.hook_pre_linear(self.up_proj(hidden_state)))",
-        ),
-    ],
-}
-
-# One projection gives the gate and what it multiplies.
-FUSED_GATED_MLP: Edits = {
-    "MLP.forward": [
-        (
-            "up_states = up_states * self.activation_fn(gate)",
-            """
-            gate = self.hook_pre(gate)
-            up_states = self.hook_post(self.hook_pre_linear(up_states) * self.activation_fn(gate))
-            """,
         ),
     ],
 }
@@ -180,30 +139,6 @@ POST_NORM_LAYER: Edits = {
             """,
         ),
         ("self.mlp(hidden_states)", "self.mlp(self.hook_mlp_in.copied(hidden_states))"),
-    ],
-}
-
-# Layers in which attention and MLP read what one norm gives. `ln2` is what the MLP gets of it.
-PARALLEL_LAYER: Edits = {
-    "DecoderLayer.forward": [
-        RESIDUAL_PRE,
-        (
-            "self.input_layernorm(hidden_states)",
-            "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",
-        ),
-        (
-            "hidden_states_mlp = self.mlp(hidden_states)",
-            """
-            hidden_states_attention = self.hook_attn_out(hidden_states_attention)
-            hidden_states_mlp = self.hook_mlp_out(
-                self.mlp(self.shared_norm.for_mlp(self.input_layernorm, residual, hidden_states))
-            )
-            """,
-        ),
-        (
-            "residual + hidden_states_attention + hidden_states_mlp",
-            "self.hook_resid_post(residual + hidden_states_attention + hidden_states_mlp)",
-        ),
     ],
 }
 

@@ -19,5 +19,5 @@ FAMILY = Family(
     mlp=MLP(gated=True),
     template="llama_like",
     prefix="Olmo",
-    forms=forms.LLAMA_WITHOUT_NORM | forms.LAYER_NORM_WITHOUT_WEIGHTS,
+    forms={**forms.LLAMA_WITHOUT_NORM, **forms.LAYER_NORM_WITHOUT_WEIGHTS},
 )

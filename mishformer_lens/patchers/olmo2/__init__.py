@@ -22,5 +22,5 @@ FAMILY = Family(
     first_release="4.47",
     template="llama_like",
     prefix="Olmo2",
-    forms=forms.LLAMA | forms.POST_NORM_LAYER,
+    forms={**forms.LLAMA, **forms.POST_NORM_LAYER},
 )

