@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from mishformer_lens.cli.app import run
 from mishformer_lens.compat.archives import open_local
-from mishformer_lens.patchers import FAMILIES
+from mishformer_lens.patchers import FAMILIES, Family
 from mishformer_lens.patchers.resolver import has_begun
 from tests.compat.fake_index import FakeIndex, serve
 
@@ -77,3 +78,8 @@ def broken(sources: dict[str, str]) -> dict[str, str]:
     path = FAMILIES["gpt2"].source_path
     assert "self.act(hidden_states)" in sources[path]
     return sources | {path: sources[path].replace("self.act(hidden_states)", "self.activation(hidden_states)")}
+
+
+def youngest() -> Family:
+    """The family that came last; it is in no release like 4.44."""
+    return max(FAMILIES.values(), key=lambda family: Version(family.first_release))

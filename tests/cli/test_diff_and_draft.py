@@ -7,7 +7,8 @@ import pytest
 
 from mishformer_lens.engine import failing_edits, patch_source
 from mishformer_lens.patchers import FAMILIES
-from tests.cli.conftest import Command, broken
+from mishformer_lens.patchers.resolver import first_release_of
+from tests.cli.conftest import Command, broken, youngest
 from tests.compat.fake_index import FakeIndex, make_wheel
 
 
@@ -136,13 +137,14 @@ def test_a_release_that_does_not_have_the_family_yet_is_nothing_to_compare(
 ) -> None:
     index.add("4.44.0", {})
     index.add("5.1.0", sources)
-    begin = FAMILIES["llama"].first_release
-    for arguments in (["diff", "llama", "4.44.0", "5.1.0"], ["draft", "llama", "4.44.0"]):
+    family = youngest()
+    begin = first_release_of(family)
+    for arguments in (["diff", family.name, "4.44.0", "5.1.0"], ["draft", family.name, "4.44.0"]):
         finished = command("compat", *arguments, "--json")
         assert finished.code == 0
         assert f"transformers>={begin}" in finished.json["absent"]
         assert begin in command("compat", *arguments).out
     index.add("5.2.0", {})
-    for arguments in (["diff", "llama", "5.1.0", "5.2.0"], ["draft", "llama", "5.2.0"]):
+    for arguments in (["diff", family.name, "5.1.0", "5.2.0"], ["draft", family.name, "5.2.0"]):
         finished = command("compat", *arguments)
         assert (finished.code, "lacks this model" in finished.err) == (2, True)

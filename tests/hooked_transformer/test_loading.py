@@ -35,9 +35,13 @@ def test_from_a_folder(saved: Path) -> None:
     assert again.tokenizer.padding_side == "left"
 
 
-@pytest.mark.parametrize("kind", [name for name, kind in kinds().items() if FAMILIES[kind.family].drop_in is None])
+# One kind a family; in some releases StableLM itself cannot make the other.
+WITHOUT_DROP_IN = {kind.family: name for name, kind in kinds().items() if FAMILIES[kind.family].drop_in is None}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_DROP_IN.values())
 def test_a_family_without_a_drop_in_is_refused_and_can_be_hooked(kind: str) -> None:
-    if not kinds()[kind].exists:
+    if not kinds()[kind].exists or mishformer_lens.variants[kinds()[kind].family] is None:
         pytest.skip("this release does not have the family")
     hf_model = make_model(Case(kind))
     with pytest.raises(UnsupportedModelError, match=r"It serves gpt2, gpt_neox.*mishformer_lens\.instrument\(model\)"):
