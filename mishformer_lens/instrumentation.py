@@ -373,8 +373,16 @@ class Instrumentation:
         """Refuse a model with parts that hook points cannot be put on.
 
         Raises:
-            UnsupportedModelError: something else stands in the place of a part, or one module in the places of two.
+            UnsupportedModelError: something else stands in the place of a part, or one module in the places of two; or
+                the configuration says that other code is to run.
         """
+        config = vars(self.model.config)
+        for name, value in self.family.needs.items():
+            if config.get(name, value) != value:
+                raise UnsupportedModelError(
+                    f"the configuration of this {type(self.model).__name__} says {name}={config[name]}: it runs code "
+                    f"that hook points are not in. Needed is {name}={value}: set model.config.{name} to that."
+                )
         seen: dict[nn.Module, str] = {}
         for place in self.places():
             module = place.find()

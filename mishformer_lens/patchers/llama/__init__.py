@@ -16,6 +16,8 @@ FAMILY = Family(
         n_key_value_heads="config.num_key_value_heads",
     ),
     mlp=MLP(gated=True),
+    # Otherwise releases up to 4.46 project by slices of the weights.
+    needs={"pretraining_tp": 1},
     template="llama_like",
     prefix="Llama",
     forms=forms.LLAMA,
