@@ -151,7 +151,8 @@ class Instrumentation:
 
     def absent(self) -> Absent:
         """Block by block, what of the family the live block lacks."""
-        family, config = self.family, self.model.config
+        family = self.family
+        config: Any = self.model.config
         missing: set[str] = set()
         if isinstance(family.block.parallel, str) and getattr(config, family.block.parallel):
             missing.add("hook_resid_mid")

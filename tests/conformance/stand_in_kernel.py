@@ -42,19 +42,13 @@ def attend(
     scaling = scaling or query.shape[-1] ** -0.5
     if mask is None and cu_seq_lens_q is not None and cu_seq_lens_k is not None:
         rows = [each.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None] for each in (query, key, value)]
-        texts = [
-            _one(
-                *(row[:, :, slice(*ends)] for row, ends in zip(rows, each, strict=True)),
-                None,
-                scaling,
-                causal,
-                reach,
-                softcap,
-            )
-            for each in zip(*(_spans(ends) for ends in (cu_seq_lens_q, cu_seq_lens_k, cu_seq_lens_k)), strict=True)
-        ]
-        joined = torch.cat(texts, 2)[0].transpose(0, 1)
-        return joined.unflatten(0, (query.shape[0], -1)).transpose(1, 2)
+        texts = []
+        for each in zip(*(_spans(ends) for ends in (cu_seq_lens_q, cu_seq_lens_k, cu_seq_lens_k)), strict=True):
+            q, k, v = (row[:, :, slice(*ends)] for row, ends in zip(rows, each, strict=True))
+            texts.append(_one(q, k, v, None, scaling, causal, reach, softcap))
+        joined: torch.Tensor = torch.cat(texts, 2)[0].transpose(0, 1)
+        output: torch.Tensor = joined.unflatten(0, (query.shape[0], -1)).transpose(1, 2)
+        return output
     return _one(query, key, value, mask, scaling, causal, reach, softcap)
 
 

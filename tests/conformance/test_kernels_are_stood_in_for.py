@@ -278,10 +278,10 @@ def test_lengths_count_where_no_padding_is_told() -> None:
     whole = scores().like_flash(q, k, v, mask, 5, True)
     assert_close(scores().like_flash(q, k, v, mask, 5, True, **lengths([4, 6], [4, 6])), whole, "mask", rtol=0, atol=0)
     positions = torch.tensor([[0, 1, 2, 0, 1]])
-    one = [each[:1] for each in (q, k, v)]
+    q, k, v = q[:1], k[:1], v[:1]
     assert_close(
-        scores().like_flash(*one, None, 5, True, position_ids=positions, **lengths([5], [5])),
-        scores().like_flash(*one, None, 5, True),
+        scores().like_flash(q, k, v, None, 5, True, position_ids=positions, **lengths([5], [5])),
+        scores().like_flash(q, k, v, None, 5, True),
         "positions",
         rtol=1e-10,
         atol=1e-12,

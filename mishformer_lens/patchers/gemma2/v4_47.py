@@ -14,7 +14,7 @@ UNSUPPORTED = {
 }
 
 EDITS = {
-    **v4_48.edits(dataclasses.replace(FAMILY, forms=FAMILY.forms | forms.MULTIPLIED_EMBEDDING)),
+    **v4_48.edits(dataclasses.replace(FAMILY, forms={**FAMILY.forms, **forms.MULTIPLIED_EMBEDDING})),
     "Gemma2Attention.forward": [
         *FAMILY.forms["Attention.forward"],
         (

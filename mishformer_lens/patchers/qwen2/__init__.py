@@ -19,5 +19,5 @@ FAMILY = Family(
     template="llama_like",
     prefix="Qwen2",
     forms=forms.LLAMA,
-    class_forms=attention_classes.FLASH_REPEATED | forms.GATED_MLP_OF_ONE_STATE,
+    class_forms={**attention_classes.FLASH_REPEATED, **forms.GATED_MLP_OF_ONE_STATE},
 )

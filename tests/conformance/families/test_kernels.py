@@ -184,7 +184,7 @@ def test_a_second_chunk_with_a_cache(case: Case) -> None:
 @LOOKING
 @pytest.mark.parametrize("case", FUSED)
 def test_generating_under_a_hooked_pattern(case: Case) -> None:
-    arguments = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    arguments: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     arguments |= {"return_dict_in_generate": True, "output_scores": True, "attention_mask": left_padding()}
     try:
         expected = build(case).generate(make_tokens(), **arguments)

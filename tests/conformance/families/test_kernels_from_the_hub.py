@@ -25,7 +25,8 @@ HOOKS = ("hook_scale", "hook_normalized")
 def kernel(self: Any, hidden_states: torch.Tensor) -> torch.Tensor:
     """Stands for a compiled norm: it computes all by itself."""
     x = hidden_states.float()
-    return (self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))).to(hidden_states.dtype)
+    output: torch.Tensor = self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+    return output.to(hidden_states.dtype)
 
 
 def norm(model: Any, kind: str, part: str) -> Any:
