@@ -45,9 +45,15 @@ class HookPoints(Mapping[str, HookPoint]):
     def __getitem__(self, name: str) -> HookPoint:
         made = self.made.get(name)
         if made is None:
+            name = self._own_name(name)
             # Two threads may ask at once: the first that is kept counts.
-            made = self.made.setdefault(name, self._make(name))
+            made = self.made.get(name) or self.made.setdefault(name, self._make(name))
         return made
+
+    def _own_name(self, name: str) -> str:
+        """The name of the hook point that ``name`` is another name of, if it is one."""
+        aliases, parts = self._instrumentation.family.aliases, name.split(".")
+        return ".".join([*parts[:2], aliases[parts[2]], *parts[3:]]) if len(parts) > 3 and parts[2] in aliases else name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())
@@ -56,7 +62,7 @@ class HookPoints(Mapping[str, HookPoint]):
         return len(self._names())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names()
+        return isinstance(name, str) and self._own_name(name) in self._names()
 
     def _names(self) -> Mapping[str, HookSpec]:
         return _names(self._instrumentation.family, self._instrumentation.absent())

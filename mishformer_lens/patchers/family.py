@@ -63,6 +63,7 @@ class Family:
         norm, attention, mlp, block: what its blocks consist of.
         learned_positions: whether an embedding of positions is added to that of the tokens.
         optional: the parts among ``components`` that some models or blocks of the family lack.
+        aliases: other names of parts, under which their hook points are found too.
         needs: configuration fields that have to have a certain value: with another, other code runs than hooks are in.
         first_release: the first release of transformers that has it, as ``4.51``; the oldest that variants are for,
             where it is older.
@@ -83,6 +84,7 @@ class Family:
     block: Block = PRE_NORM_BLOCK
     learned_positions: bool = False
     optional: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     needs: Mapping[str, object] = dataclasses.field(default_factory=dict)
     first_release: str = "4.44"
     template: str | None = None

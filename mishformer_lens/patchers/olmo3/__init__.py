@@ -20,6 +20,8 @@ FAMILY = Family(
     mlp=MLP(gated=True),
     block=Block(norms="after"),
     first_release="4.57",
+    # As TransformerBridge calls them.
+    aliases={"ln1_post": "ln1", "ln2_post": "ln2"},
     template="llama_like",
     prefix="Olmo3",
     forms={**forms.LLAMA, **forms.POST_NORM_LAYER},

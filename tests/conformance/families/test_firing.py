@@ -7,6 +7,7 @@ import torch
 
 import mishformer_lens
 from mishformer_lens.errors import HookShapeError, UnknownHookError
+from tests.conformance.families.conftest import here
 from tests.conformance.families.contract import COPIES, contract, unflagged
 from tests.kinds import kinds
 from tests.models import N_HEADS, Case, make_model, make_tokens
@@ -89,10 +90,29 @@ def test_a_hook_that_returns_another_shape_is_refused(kind: str) -> None:
 
 def test_what_a_kind_does_not_have_is_refused_by_name(kind: str) -> None:
     instrumentation = mishformer_lens.instrument(make_model(Case(kind)))
-    for name in ("hook_pos_embed", "blocks.0.hook_resid_mid", "blocks.0.hook_attn_in", "blocks.0.ln1_post.hook_scale"):
-        if name not in contract(kind):
+    post_norm = "blocks.0.ln1_post.hook_scale"
+    for name in ("hook_pos_embed", "blocks.0.hook_resid_mid", "blocks.0.hook_attn_in", post_norm):
+        if name not in contract(kind) and not (kinds()[kind].norms == "after" and name == post_norm):
+            assert name not in instrumentation.hook_points
             with pytest.raises(UnknownHookError, match="has no hook point"):
                 instrumentation[name]
+
+
+@pytest.mark.parametrize("kind", [each for each in here() if kinds()[each].norms == "after"])
+def test_norms_behind_attention_and_mlp_have_the_bridge_s_names_too(kind: str) -> None:
+    model = make_model(Case(kind))
+    instrumentation = mishformer_lens.instrument(model)
+    for norm in ("ln1", "ln2"):
+        for hook in ("hook_scale", "hook_normalized"):
+            own, alias = f"blocks.1.{norm}.{hook}", f"blocks.1.{norm}_post.{hook}"
+            assert instrumentation[alias] is instrumentation[own]
+            assert alias in instrumentation.hook_points
+            with instrumentation.caching([alias]) as cache:
+                model(make_tokens())
+            assert list(cache) == [own]
+    assert list(instrumentation.hook_points) == list(contract(kind))
+    with pytest.raises(UnknownHookError):
+        instrumentation["blocks.1.ln3_post.hook_scale"]
 
 
 def test_an_edit_of_one_head_s_input_reaches_that_head_only(kind: str) -> None:
