@@ -120,6 +120,11 @@ def windows(family: str, layers: tuple[int | None, ...]) -> tuple[int | None, ..
     return (max(filter(None, layers)),) * len(layers) if "sliding_attend_mask" in text else (None,) * len(layers)
 
 
+def head_dim(family: str, width: int) -> int:
+    """The width of a head that a family's configuration may ask for; releases that ignore it have the usual one."""
+    return width if 'getattr(config, "head_dim"' in source(family) else 8
+
+
 def untied(config: str) -> dict[str, Any]:
     """The field that unties embeddings, where a configuration's own default fails: 5.4 wants an integer of Olmo."""
     declared = vars(getattr(transformers, config, object)).get("__annotations__", {}).get("tie_word_embeddings")

@@ -1,6 +1,8 @@
 """Llama, with as many heads of keys and values as of queries, and with fewer; with biases; as Llama 3 rotates."""
 
-from tests.kinds import LLAMA3_ROPE, Kind, names
+from tests.kinds import LLAMA3_ROPE, Kind, head_dim, names
+
+D_HEAD = head_dim("llama", 10)
 
 KINDS = {
     "llama": Kind(
@@ -14,7 +16,7 @@ KINDS = {
     "llama3": Kind(
         "llama",
         names("Llama"),
-        {"head_dim": 10, "rope_theta": 500000.0, "rope_scaling": LLAMA3_ROPE, "tie_word_embeddings": True},
-        d_head=10,
+        {"head_dim": D_HEAD, "rope_theta": 500000.0, "rope_scaling": LLAMA3_ROPE, "tie_word_embeddings": True},
+        d_head=D_HEAD,
     ),
 }

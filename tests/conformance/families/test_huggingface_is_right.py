@@ -12,7 +12,7 @@ import torch
 
 import mishformer_lens
 from tests.conformance.families.contract import contract
-from tests.kinds import kinds
+from tests.kinds import kinds, source
 from tests.models import Case, make_model, make_tokens
 from tests.recording import assert_same
 
@@ -52,5 +52,8 @@ def test_what_is_felt_is_felt_in_a_hooked_model(kind: str, without: Mapping[str,
     with mishformer_lens.instrument(model).caching(list(contract(kind))):
         assert_same(model(tokens).logits, expected)
     differs = not torch.equal(expected, make_model(Case(kind), **without)(tokens).logits)
-    is_window = any("window" in field for field in without)
-    assert differs == (not is_window or any(kinds()[kind].windows)), "this release does not feel it, against all others"
+    form = kinds()[kind]
+    felt = any(form.windows) if any("window" in field for field in without) else True
+    if "rope_scaling" in without:
+        felt = "ROPE_INIT_FUNCTIONS" in source(form.family)
+    assert differs == felt, "this release does not feel it, against all others"

@@ -83,13 +83,19 @@ def agrees_with_eager(case: Case, form: Kind) -> dict[str, Any]:
     return {"attn_logit_softcapping": None} if form.softcap is not None and case.attention == "sdpa" else {}
 
 
+def windows_are_eager_s(form: Kind) -> bool:
+    """Whether flash attention has the windows that eager attention has: none; or none wider, and eager heeds them."""
+    asked = any(form.fields.get(field) for field in ("sliding_window", "use_sliding_window"))
+    return not asked or (any(form.windows) and capabilities.window_reach(3) == 2)
+
+
 @LOOKING
 @pytest.mark.parametrize("given", INPUTS.values(), ids=INPUTS)
 @pytest.mark.parametrize("case", FUSED)
 def test_patterns_are_those_of_the_eager_model(case: Case, given: Any) -> None:
     form = kinds()[case.kind]
-    if case.attention == "flash_attention_2" and any(form.windows) and capabilities.window_reach(3) != 2:
-        pytest.skip("this release's windows are one key wider under flash attention")
+    if case.attention == "flash_attention_2" and not windows_are_eager_s(form):
+        pytest.skip("this release's windows are others under flash attention than under eager attention")
     tokens, mask = given()
     if case.attention == "flex_attention" and mask is None:
         pytest.skip("not every release's flex attention is causal without a mask")
@@ -157,7 +163,7 @@ def test_hooks_around_a_kernel_leave_it_where_it_is(case: Case, monkeypatch: pyt
             with hooked(instrumentation.hook_points, edit):
                 found = model(make_tokens()).logits
             assert len(calls) == N_LAYERS
-            if not (case.attention == "flash_attention_2" and any(form.windows)):
+            if case.attention != "flash_attention_2" or windows_are_eager_s(form):
                 with hooked(eager_points, edit):
                     assert_close(found, eager(make_tokens()).logits, name, **CLOSE)
             assert not torch.allclose(found, expected)
@@ -171,10 +177,10 @@ def test_a_second_chunk_with_a_cache(case: Case) -> None:
         model = build(case)
         with mishformer_lens.instrument(model) as instrumentation, instrumentation.caching(looks) as cache:
             first = model(make_tokens(pos=LONG)[:, :POS], use_cache=True)
-            past = capabilities.past(model, first)
             try:
+                past = capabilities.past(model, first)
                 outputs.append(model(make_tokens(pos=LONG)[:, POS:], **past, use_cache=True).logits)
-            except IndexError as error:
+            except (IndexError, KeyError) as error:
                 assert not looks
                 pytest.skip(f"this release's own cache has no room for a second chunk: {error}")
     assert_close(outputs[1], outputs[0], "logits", **CLOSE)
@@ -188,9 +194,9 @@ def test_generating_under_a_hooked_pattern(case: Case) -> None:
     arguments |= {"return_dict_in_generate": True, "output_scores": True, "attention_mask": left_padding()}
     try:
         expected = build(case).generate(make_tokens(), **arguments)
-    except ValueError as error:
-        assert case.attention == "flex_attention"
-        pytest.skip(f"this release's own flex attention does not generate: {error}")
+    except (RuntimeError, ValueError) as error:
+        assert case.attention != "sdpa"
+        pytest.skip(f"this release's own {case.attention} does not generate: {error}")
     model = build(case)
     with mishformer_lens.instrument(model).caching(names(1)):
         found = model.generate(make_tokens(), **arguments)
