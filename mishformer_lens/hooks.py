@@ -40,6 +40,7 @@ class HookPoint(_TransformerLensHookPoint):
         groups: the groups that it is in.
         places: where the patched code stands that calls it.
         checkpointed: whether the block that it is in was checkpointed when it had no hooks.
+        shared: whether others than what comes next have the activation: hooks work on a copy.
     """
 
     def __init__(self) -> None:
@@ -55,6 +56,7 @@ class HookPoint(_TransformerLensHookPoint):
         # What tells whether it is silent for the time being.
         self._silenced: tuple[Callable[[], bool], ...] = ()
         self.checkpointed = False
+        self.shared = False
 
     def __setattr__(self, name: str, value: object) -> None:
         # torch's own looks for parameters and modules first: half the time of making 300 hook points. What every cache
@@ -207,7 +209,7 @@ class HookPoint(_TransformerLensHookPoint):
         self._refuse_proxy(activation)
         seen = activation.clone()
         countable = not (
-            seen.is_inference() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+            torch.compiler.is_compiling() or seen.is_inference() or torch._C._are_functorch_transforms_active()
         )
         version = seen._version if countable else -1
         result = self._checked(seen, self._run_hooks(seen))
@@ -216,8 +218,9 @@ class HookPoint(_TransformerLensHookPoint):
         return None if countable and result is seen and seen._version == version else result
 
     def forward(self, activation: torch.Tensor) -> torch.Tensor:
-        """What the hooks get: a copy, where an edit in place would not have the right gradient."""
-        return _own_copy(activation) if activation.requires_grad and torch.is_grad_enabled() else activation
+        """What the hooks get: a copy, where an edit in place would not have the right gradient or reach others."""
+        copies = self.shared or (activation.requires_grad and torch.is_grad_enabled())
+        return _own_copy(activation) if copies else activation
 
     def _edited(self, activation: torch.Tensor) -> torch.Tensor:
         self._refuse_proxy(activation)
@@ -266,12 +269,12 @@ class HookPoint(_TransformerLensHookPoint):
         """
         if not self.listening or ((self._silenced or self.checkpointed) and self._is_silent()):
             return activation
+        edits = self._edits  # a hook may take itself off
         seen = (activation.clone() if copy else activation).transpose(1, 2)
         result = self._heard(seen)
-        return activation if result is seen and not copy else self._heads_back(activation, result)
-
-    def _heads_back(self, activation: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
-        return laid_out_like(activation, result.transpose(1, 2)) if self.may_edit() else activation
+        if result is seen and not (copy and edits):
+            return activation
+        return laid_out_like(activation, result.transpose(1, 2))
 
     def joined(self, activation: torch.Tensor, d_head: int, copy: bool = False) -> torch.Tensor:
         """As calling it, for an activation ``[batch, pos, head_index * d_head]`` that hooks see with the heads apart.
@@ -280,9 +283,10 @@ class HookPoint(_TransformerLensHookPoint):
         """
         if not self.listening or ((self._silenced or self.checkpointed) and self._is_silent()):
             return activation
+        edits = self._edits  # a hook may take itself off
         seen = (activation.clone() if copy else activation).unflatten(-1, (-1, d_head))
         result = self._heard(seen)
-        if not self.may_edit() or (result is seen and not copy):
+        if result is seen and not (copy and edits):
             return activation
         joined = result.flatten(-2)
         return laid_out_like(activation, joined.clone() if copy else joined)

@@ -74,6 +74,7 @@ class HookPoints(Mapping[str, HookPoint]):
         parts = self._instrumentation.family.places_of(spec, missing)
         point = HookPoint()
         point.name = name
+        point.shared = spec.shared
         point.belong(*(self._instrumentation.place(layer, part) for part in parts))
         return point
 

@@ -4,6 +4,7 @@ Patched code calls these objects; each does exactly what the release's own code 
 observer gets what it wants from what was computed, or from the weights: the modules run as they do without it.
 """
 
+import dataclasses
 import operator
 import threading
 from collections.abc import Callable, Mapping
@@ -127,10 +128,24 @@ def _products(output: torch.Tensor, z: torch.Tensor, d_head: int, with_gradient:
     return torch.stack(products, -2)
 
 
-class _Pending(threading.local):
-    """What a block hands over to its attention, in its own thread."""
+@dataclasses.dataclass(eq=False)
+class _HandedOver:
+    """What a block hands over to its attention: the inputs of queries, keys and values, each until it is taken.
 
-    inputs: list[torch.Tensor | None] | None = None
+    Attributes:
+        owner: tells the helper that the two share.
+        residual: what the block calls its attention with meanwhile.
+    """
+
+    owner: object
+    residual: torch.Tensor
+    inputs: list[torch.Tensor | None]
+
+
+class _Pending(threading.local):
+    """What blocks handed over and no attention took yet, in the own thread: a hook may run another model."""
+
+    handed_over: tuple[_HandedOver, ...] = ()
 
 
 _pending = _Pending()
@@ -155,6 +170,8 @@ class AttentionInputs(HookGroup):
         self.projected = hooks["attn.hook_q"], hooks["attn.hook_k"], hooks["attn.hook_v"]
         self.attention = attention
         self.family = family
+        # Not itself: what a broken-off pass leaves behind keeps no model alive.
+        self._token = object()
 
     def _edits(self) -> bool:
         return self.listening and any(hook.may_edit() and hook.is_active() for hook in self.hooks)
@@ -173,13 +190,38 @@ class AttentionInputs(HookGroup):
             return layer_norm(residual)
         shared = None if self.hook_attn_in is None else self.hook_attn_in(_copies(residual, heads[0]))
         if shared is not None and not self.split.is_active():
-            _pending.inputs = [layer_norm(shared)] * 3
+            inputs = [layer_norm(shared)] * 3
         else:
-            _pending.inputs = [
+            inputs = [
                 layer_norm(hook(_copies(residual, number)) if shared is None else hook.copied(shared))
                 for hook, number in zip(self.split.hooks, heads, strict=True)
             ]
+        self._hand_over(residual, [*inputs])
         return residual
+
+    def _hand_over(self, residual: torch.Tensor, inputs: list[torch.Tensor | None]) -> None:
+        # Where a pass broke off before, something is left.
+        others = tuple(each for each in _pending.handed_over if each.owner is not self._token)
+        _pending.handed_over = (*others, _HandedOver(self._token, residual, inputs))
+
+    def _handed_over(self, normalized: torch.Tensor) -> _HandedOver | None:
+        """What the block handed over to an attention that is called with ``normalized``.
+
+        The very tensor tells, whatever hooks there are by now: they may have been taken off in the pass. Something in
+        between may have made another tensor of it, as torch's backward hooks on modules do; then the hooks tell.
+        """
+        for each in _pending.handed_over:
+            if each.owner is self._token and (each.residual is normalized or self._edits()):
+                return each
+        # The attention was called by itself, and these hook points are its block's; or another thread added the hook
+        # when this pass was past the block's beginning.
+        return None
+
+    def _take(self, handed_over: _HandedOver, part: int) -> torch.Tensor | None:
+        own, handed_over.inputs[part] = handed_over.inputs[part], None
+        if handed_over.inputs == [None] * 3:
+            _pending.handed_over = tuple(each for each in _pending.handed_over if each is not handed_over)
+        return own
 
     def take(self, residual: torch.Tensor) -> torch.Tensor:
         """As :meth:`normalize`, where no norm stands before attention."""
@@ -202,13 +244,12 @@ class AttentionInputs(HookGroup):
         return self._project(2, projection, normalized)
 
     def _project(self, part: int, projection: nn.Module, normalized: torch.Tensor) -> torch.Tensor:
-        inputs = _pending.inputs if self._edits() else None
-        own = None if inputs is None else inputs[part]
+        handed_over = self._handed_over(normalized)
+        own = None if handed_over is None else self._take(handed_over, part)
         hook = self.projected[part]
-        if inputs is None or own is None:
+        if own is None:
             projected: torch.Tensor = projection(normalized)
         else:
-            inputs[part] = None
             projected = self._own_heads(projection(own)).flatten(-2)
         if not hook.listening:
             return projected
@@ -234,13 +275,10 @@ class AttentionInputs(HookGroup):
         Raises:
             HeadResultsError: the projection gives something else than heads' queries, keys and values.
         """
-        if not self._edits():
+        handed_over = self._handed_over(normalized)
+        if handed_over is None:
             return projection(normalized)  # type: ignore[no-any-return]
-        inputs, _pending.inputs = _pending.inputs, None
-        if inputs is None:
-            # The attention was called by itself, and these hook points are its block's; or another thread added the
-            # hook when this pass was past the block's beginning.
-            return projection(normalized)  # type: ignore[no-any-return]
+        inputs = [self._take(handed_over, part) for part in range(3)]
         outputs: list[torch.Tensor] = []
         for index, each in enumerate(inputs):
             outputs.append(outputs[0] if index and each is inputs[0] else projection(each))

@@ -33,9 +33,11 @@ class SharedNorm(HookGroup):
             residual: what ``norm`` got.
             normalized: what came of it, with what hooks made of it for attention.
         """
-        if not (self.listening and self.is_active()):
+        # Where hooks were taken off in this pass: the inputs of attention are normalised elsewhere.
+        not_normalized = normalized is residual
+        if not (not_normalized or (self.listening and self.is_active())):
             return normalized
-        if any(hook.may_edit() and hook.is_active() for hook in self.hooks):
+        if not_normalized or any(hook.may_edit() and hook.is_active() for hook in self.hooks):
             output: torch.Tensor = self._once_more(norm)(self.hook_mlp_in.copied(residual))
             return output
         self.hook_mlp_in(residual)

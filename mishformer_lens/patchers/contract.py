@@ -20,12 +20,15 @@ class HookSpec:
         flag: TransformerLens's configuration flag without which its own models leave this hook point silent.
             Here the activation is computed whenever a hook is attached, whatever the flag says.
         taken_by: another part of the block whose patched code computes with what hooks made of the activation.
+        shared: whether others than what comes next have the activation, as who gave ``inputs_embeds``, or the
+            ``hidden_states`` that a model returns: an edit in place is not to reach them.
     """
 
     name: str
     axes: str
     flag: str | None = None
     taken_by: str | None = None
+    shared: bool = False
 
     @property
     def part(self) -> str:
@@ -42,7 +45,7 @@ COPY_PER_KEY_VALUE_HEAD = "batch pos kv_head_index d_model"
 SCALE = "batch pos 1"
 NEURONS = "batch pos d_mlp"
 
-EMBED = HookSpec("hook_embed", RESIDUAL)
+EMBED = HookSpec("hook_embed", RESIDUAL, shared=True)
 POS_EMBED = HookSpec("hook_pos_embed", RESIDUAL)
 FINAL = (HookSpec("ln_final.hook_scale", SCALE), HookSpec("ln_final.hook_normalized", RESIDUAL))
 
@@ -64,7 +67,7 @@ def block_hooks(parts: Collection[str], attention: Attention, mlp: MLP, block: B
     before, after = (_norm, _nothing) if block.norms == "before" else (_nothing, _norm)
     key_value, copies = (PER_KEY_VALUE_HEAD, COPY_PER_KEY_VALUE_HEAD) if grouped else (PER_HEAD, COPY_PER_HEAD)
     specs = [
-        HookSpec("hook_resid_pre", RESIDUAL),
+        HookSpec("hook_resid_pre", RESIDUAL, shared=True),
         HookSpec("hook_attn_in", COPY_PER_HEAD, "use_attn_in", "attn"),
         HookSpec("hook_q_input", COPY_PER_HEAD, "use_split_qkv_input", "attn"),
         HookSpec("hook_k_input", copies, "use_split_qkv_input", "attn"),

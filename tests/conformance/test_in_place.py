@@ -110,17 +110,24 @@ def test_every_hook_point_is_edited_in_place_at_once(float32_case: Case) -> None
         assert_close(found[each], value, each, rtol=1e-3, atol=1e-5)
 
 
-def test_what_an_edit_in_place_was_made_of_stays(kind: str) -> None:
+@pytest.mark.parametrize("gradients", [True, False])
+def test_what_an_edit_in_place_was_made_of_stays(kind: str, gradients: bool) -> None:
     """Neither the model's own input nor what an observer keeps of an earlier hook point is written into."""
     model = make_model(Case(kind))
     instrumentation = mishformer_lens.instrument(model)
-    later = "blocks.1.hook_resid_pre"
-    with instrumentation.caching(["blocks.0.hook_resid_post"]) as expected:
-        model(make_tokens())
-    edited = hooked(instrumentation.hook_points, {later: zeroed_in_place})
-    with edited, instrumentation.caching(["blocks.0.hook_resid_post"]) as found:
-        model(make_tokens())
+    given = model.get_input_embeddings()(make_tokens()).detach()
+    before = given.clone()
+    with torch.set_grad_enabled(gradients):
+        with instrumentation.caching(["blocks.0.hook_resid_post"]) as expected:
+            model(inputs_embeds=given)
+        edited = hooked(instrumentation.hook_points, {"blocks.1.hook_resid_pre": zeroed_in_place})
+        with edited, instrumentation.caching(["blocks.0.hook_resid_post"]) as found:
+            model(inputs_embeds=given)
+        for name in ("hook_embed", "blocks.0.hook_resid_pre"):
+            with hooked(instrumentation.hook_points, {name: zeroed_in_place}):
+                model(inputs_embeds=given)
     assert_same(found, expected)
+    assert_same(given, before)
 
 
 def test_observers_alone_copy_nothing(kind: str) -> None:

@@ -66,6 +66,15 @@ def test_a_hook_that_takes_itself_off_is_refused_by_torch_where_a_pass_must_be_o
     assert_same(run(), expected)
 
 
+@pytest.mark.parametrize("name", ["blocks.1.ln1.hook_scale", "blocks.1.attn.hook_result"])
+def test_what_a_model_does_not_compute_itself_is_edited_where_a_pass_must_be_one_graph(model: Any, name: str) -> None:
+    point = mishformer_lens.instrument(model)[name]
+    point.add_hook(lambda activation, hook: activation * 1.25)
+    expected = logits(model)
+    assert_same(compiled(model, fullgraph=True)(), expected)
+    point.remove_hooks()
+
+
 def replace_mlp(kind: str, model: Any) -> None:
     instrumentation = mishformer_lens.instrument(model)
     other = mishformer_lens.instrument(make_model(Case(kind))).place(1, "mlp").find()

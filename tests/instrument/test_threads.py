@@ -127,5 +127,6 @@ def test_copies_that_are_made_on_two_threads_are_each_hooked_by_itself(model: An
         thread.start()
     for thread in threads:
         thread.join()
-    found = {id(mishformer_lens.instrument(each)) for each in [model, *copies]}
-    assert len(found) == 3
+    # All of them at once: one that nobody holds is gone, and the next may lie where it lay.
+    found = [mishformer_lens.instrument(each) for each in (model, *copies)]
+    assert len({id(each) for each in found}) == 3
