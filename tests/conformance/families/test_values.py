@@ -53,6 +53,8 @@ def test_values(kind: str) -> None:
     if torch.allclose(embedded, output.hidden_states[0]):
         scale = 1.0  # its embedding multiplies by itself
     assert_close(cache["hook_embed"], embedded * scale, "hook_embed", **CLOSE)
+    if form.learned_positions:
+        assert torch.equal(cache["hook_embed"] + cache["hook_pos_embed"], output.hidden_states[0])
     for layer in range(N_LAYERS):
         check_block(form, cache, layer, {role: seen[f"{layer}.{role}"] for role in form.modules}, output)
     check_norms(form, cache)
@@ -86,7 +88,7 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
     assert torch.equal(at("attn.hook_pattern"), output.attentions[layer])
     assert_close(at("attn.hook_attn_scores").softmax(-1), at("attn.hook_pattern"), "pattern", **CLOSE)
     check_scores(form, at, layer)
-    if not form.query_key_norm:
+    if form.rotary and not form.query_key_norm:
         rotated = form.d_head if form.rotated is None else form.rotated[layer]
         for letter in "qk":
             rest = at(f"attn.hook_{letter}")[..., rotated:]
@@ -130,7 +132,7 @@ def check_norm(
 
 def check_scores(form: Kind, at: Any, layer: int) -> None:
     """Scores are products of what was rotated, capped, where the mask lets through; and the mask is the layer's own."""
-    query, key = at("attn.hook_rot_q"), at("attn.hook_rot_k")
+    query, key = (at(f"attn.hook_rot_{letter}" if form.rotary else f"attn.hook_{letter}") for letter in "qk")
     key = key.repeat_interleave(N_HEADS // key.shape[2], 2)
     products = torch.einsum("bqhd,bkhd->bhqk", query, key) * form.scaling
     if form.softcap is not None:
