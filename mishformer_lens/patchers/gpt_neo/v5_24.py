@@ -1,10 +1,10 @@
-"""GPT-Neo as in 4.45, but its models call the key-value cache by another name."""
+"""GPT-Neo as in 5.2, but its models call the key-value cache by another name."""
 
-from mishformer_lens.patchers.gpt_neo import v4_45
+from mishformer_lens.patchers.gpt_neo import v5_2
 
 CACHE_ARGUMENT = "cache"
 CACHE_BY_PLACE = False
-ATTENTION = v4_45.ATTENTION
-UNSUPPORTED = v4_45.UNSUPPORTED
+ATTENTION = v5_2.ATTENTION
+UNSUPPORTED = v5_2.UNSUPPORTED
 
-EDITS = v4_45.EDITS
+EDITS = v5_2.EDITS

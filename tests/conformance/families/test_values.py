@@ -10,7 +10,7 @@ import mishformer_lens
 from mishformer_lens.patchers import FAMILIES
 from tests.conformance.families.contract import contract
 from tests.kinds import Kind, kinds
-from tests.models import N_HEADS, N_LAYERS, Case, make_model, make_tokens
+from tests.models import BATCH, N_HEADS, N_LAYERS, Case, make_model, make_tokens
 from tests.recording import assert_close
 
 LONG = 12
@@ -23,7 +23,7 @@ def blocks_of(model: Any, kind: Kind) -> Any:
     return base.get_submodule(FAMILIES[kind.family].components["blocks"])
 
 
-def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, ...]]) -> None:
     """Let torch's own hooks note what goes into the modules of a plain model, and what comes out."""
     for layer, block in enumerate(blocks):
         for role, path in kind.modules.items():
@@ -32,7 +32,11 @@ def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, torch.Ten
                 module: Any, arguments: Any, named: Mapping[str, Any], output: Any, key: str = f"{layer}.{role}"
             ) -> None:
                 value = arguments[0] if arguments else next(iter(named.values()))
-                seen[key] = value.clone(), output.clone()
+                # Some get the rows of all texts one after another.
+                seen[key] = tuple(
+                    each.clone().view(BATCH, -1, each.shape[-1]) if each.dim() == 2 else each.clone()
+                    for each in (value, output)
+                )
 
             block.get_submodule(path).register_forward_hook(note, with_kwargs=True)
 
@@ -41,7 +45,7 @@ def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, torch.Ten
 def test_values(kind: str) -> None:
     case, form = Case(kind), kinds()[kind]
     plain, model = make_model(case), make_model(case)
-    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    seen: dict[str, tuple[torch.Tensor, ...]] = {}
     watch(blocks_of(plain, form), form, seen)
     tokens = make_tokens(pos=LONG)
     output = plain(tokens, output_hidden_states=True, output_attentions=True)
