@@ -11,8 +11,7 @@ EDITS = {
     "eager_attention_forward": [
         (
             "nn.functional.softmax(attn_weights, dim=-1).to(value.dtype)",
-            "module.hook_pattern("
-            "nn.functional.softmax(module.hook_attn_scores(attn_weights), dim=-1).to(value.dtype))",
+            "module.hook_pattern(nn.functional.softmax(module.hook_attn_scores(attn_weights), dim=-1).to(value.dtype))",
         ),
     ],
     "GPTJAttention.forward": [

@@ -26,7 +26,8 @@ def test_the_norm_runs_once_idle_and_observed(shared: str) -> None:
     model = make_model(Case(shared))
     instrumentation = mishformer_lens.instrument(model)
     ran: list[object] = []
-    blocks_of(model, kinds()[shared])[0].get_submodule(kinds()[shared].modules["ln1"]).register_forward_hook(lambda *_: ran.append(None))
+    norm = blocks_of(model, kinds()[shared])[0].get_submodule(kinds()[shared].modules["ln1"])
+    norm.register_forward_hook(lambda *_: ran.append(None))
     model(make_tokens())
     assert len(ran) == 1
     with instrumentation.caching([*unflagged(shared), "blocks.0.hook_mlp_in"]):
