@@ -56,11 +56,11 @@ INPUTS: dict[str, Any] = {
 }
 
 
-def refuse_padding(case: Case) -> None:
-    """Skip where the release's own models fail under a kernel with a padding mask."""
+def skip_where_it_fails(case: Case, given: str) -> None:
+    """Skip where the release's own models fail under a kernel with what is given."""
     variant = mishformer_lens.variants[case.family]
     assert variant is not None
-    reason = variant.unsupported.get(f"{case.attention} with padding")
+    reason = variant.unsupported.get(f"{case.attention} with {given}")
     if reason is not None:
         pytest.skip(reason)
 
@@ -76,7 +76,7 @@ def real(mask: torch.Tensor | None, value: torch.Tensor, axis: int = 1) -> torch
 def test_looking_at_scores_changes_rounding_only(case: Case, given: Any) -> None:
     tokens, mask = given()
     if mask is not None and not mask.all():
-        refuse_padding(case)
+        skip_where_it_fails(case, "padding")
     model = build(case)
     expected = model(tokens, attention_mask=mask).logits
     instrumentation = mishformer_lens.instrument(model)
@@ -110,7 +110,7 @@ def test_patterns_are_those_of_the_eager_model(case: Case, given: Any) -> None:
         pytest.skip("this release's windows are one key wider under flash attention")
     tokens, mask = given()
     if mask is not None and not mask.all():
-        refuse_padding(case)
+        skip_where_it_fails(case, "padding")
     if case.attention == "flex_attention" and mask is None:
         pytest.skip("not every release's flex attention is causal without a mask")
     caches = []
@@ -185,6 +185,7 @@ def test_hooks_around_a_kernel_leave_it_where_it_is(case: Case, monkeypatch: pyt
 @LOOKING
 @pytest.mark.parametrize("case", FUSED)
 def test_a_second_chunk_with_a_cache(case: Case) -> None:
+    skip_where_it_fails(case, "a cache")
     outputs = []
     for looks in ([], names(0, 1)):
         model = build(case)
@@ -199,7 +200,7 @@ def test_a_second_chunk_with_a_cache(case: Case) -> None:
 @LOOKING
 @pytest.mark.parametrize("case", FUSED)
 def test_generating_under_a_hooked_pattern(case: Case) -> None:
-    refuse_padding(case)
+    skip_where_it_fails(case, "padding")
     arguments = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     arguments |= {"return_dict_in_generate": True, "output_scores": True, "attention_mask": left_padding()}
     try:
