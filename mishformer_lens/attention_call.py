@@ -13,14 +13,17 @@ from mishformer_lens.hooks import HookGroup, HookPoint
 class AttentionCall(HookGroup):
     """``hook_rot_q``, ``hook_rot_k`` and ``hook_z``, and the choice of the kernel that :class:`AttentionScores` makes.
 
+    Where queries and keys are not rotated, ``hook_z`` alone.
+
     Args:
         hooks: the attention's hook points, by name.
     """
 
     def __init__(self, hooks: Mapping[str, HookPoint], scores: AttentionScores) -> None:
-        self.hook_rot_q, self.hook_rot_k = hooks["attn.hook_rot_q"], hooks["attn.hook_rot_k"]
+        names = "attn.hook_rot_q", "attn.hook_rot_k"
+        self.rotated = tuple(hooks[name] for name in names if name in hooks)
         self.hook_z = hooks["attn.hook_z"]
-        super().__init__(self.hook_rot_q, self.hook_rot_k, self.hook_z, *scores.hooks)
+        super().__init__(*self.rotated, self.hook_z, *scores.hooks)
         self.scores = scores
 
     def around(self, interface: Kernel, eager: Kernel) -> Kernel:
@@ -48,8 +51,9 @@ class AttentionCall(HookGroup):
         *arguments: Any,
         **others: Any,
     ) -> tuple[torch.Tensor, Any]:
-        query = self.hook_rot_q.heads_first(query)
-        key = self.hook_rot_k.heads_first(key, copy=True)
+        if self.rotated:
+            hook_rot_q, hook_rot_k = self.rotated
+            query, key = hook_rot_q.heads_first(query), hook_rot_k.heads_first(key, copy=True)
         output, weights = self.scores.choose(interface, eager)(module, query, key, *arguments, **others)
         return self.hook_z(output), weights
 
@@ -64,7 +68,8 @@ class AttentionCall(HookGroup):
     def _call_flash(
         self, kernel: Kernel, rotated: bool, query: torch.Tensor, key: torch.Tensor, *arguments: Any, **others: Any
     ) -> torch.Tensor:
-        if not rotated:
-            query = self.hook_rot_q(query)
-            key = self.hook_rot_k.heads_first(key.transpose(1, 2), copy=True).transpose(1, 2)
+        if self.rotated and not rotated:
+            hook_rot_q, hook_rot_k = self.rotated
+            query = hook_rot_q(query)
+            key = hook_rot_k.heads_first(key.transpose(1, 2), copy=True).transpose(1, 2)
         return self.hook_z(self.scores.flash(kernel)(query, key, *arguments, **others))

@@ -26,12 +26,11 @@ def helpers_of_block(points: Points, family: Family, place: Callable[[str], Plac
     scores = AttentionScores(points["attn.hook_attn_scores"], points["attn.hook_pattern"])
     results = HeadResults(points["attn.hook_result"], attention, family)
     in_attention: dict[str, object] = {
+        "attention_call": AttentionCall(points, scores),
         "attention_inputs": inputs,
         "attention_scores": scores,
         "head_results": results,
     }
-    if family.template is not None:
-        in_attention["attention_call"] = AttentionCall(points, scores)
     norms = [name.removesuffix(".hook_scale") for name in points if name.endswith(".hook_scale")]
     in_block: dict[str, object] = {"attention_inputs": inputs}
     if family.block.shared_norm:

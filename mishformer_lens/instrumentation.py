@@ -353,7 +353,7 @@ class Instrumentation:
         specs = (*family.embedding_hooks, *family.final_hooks) if place.layer is None else family.block_hooks
         own: dict[str, object] = {}
         for spec in specs:
-            if spec.part == place.part and prefix + spec.name in self.hook_points:
+            if family.home_of(spec) == place.part and prefix + spec.name in self.hook_points:
                 own[spec.name.rpartition(".")[2]] = self.hook_points[prefix + spec.name]
         if place.layer is not None:
             own |= self._helpers_of(place.layer).get(place.part, {})
@@ -426,6 +426,9 @@ def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Ins
         ResolutionError: there is no proven variant for the installed release.
     """
     family, base = find_base_model(model)
+    for (field, value), reason in family.refused.items():
+        if getattr(base.config, field) == value:
+            raise UnsupportedModelError(f"this {family.name} model has {field}={value}: {reason}.")
     with LOCK:
         existing = _instrumented.get(base, _nothing)()
         if existing is not None:

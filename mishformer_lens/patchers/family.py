@@ -59,7 +59,7 @@ class Family:
         name: name of its package in transformers.
         base_model: the class that holds embeddings and blocks.
         components: TransformerLens's name of a part to HuggingFace's: ``blocks`` and ``ln_final`` seen from the base
-            model, the others from a block.
+            model, the others from a block. Empty where a part is no module, and its code the block's own.
         norm, attention, mlp, block: what its blocks consist of.
         learned_positions: whether an embedding of positions is added to that of the tokens.
         optional: the parts among ``components`` that some models or blocks of the family lack.
@@ -72,6 +72,7 @@ class Family:
         forms: for the template, what stands in its source: edits by member, without the prefix.
         class_forms: likewise what takes the place of some of them in releases with an attention class per kernel, and
             what else the template asks of those.
+        refused: values of configuration fields of models that hook points are not for, with the reason.
         drop_in: what the drop-in ``HookedTransformer`` needs to know. None: it refuses the family.
     """
 
@@ -91,6 +92,7 @@ class Family:
     prefix: str = ""
     forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     class_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
+    refused: Mapping[tuple[str, object], str] = dataclasses.field(default_factory=dict, repr=False)
     drop_in: DropIn | None = dataclasses.field(default=None, repr=False)
 
     @property
@@ -120,8 +122,12 @@ class Family:
 
     @functools.cached_property
     def block_parts(self) -> tuple[str, ...]:
-        """TransformerLens's names of the parts that a block may have."""
-        return tuple(part for part in self.components if part not in {"blocks", "ln_final"})
+        """TransformerLens's names of the parts that a block may have as modules."""
+        return tuple(part for part, name in self.components.items() if name and part not in {"blocks", "ln_final"})
+
+    def home_of(self, spec: HookSpec) -> str:
+        """The part in whose code a hook point is: its own, or the block itself where that is no module."""
+        return spec.part if self.components.get(spec.part) != "" else ""
 
     def has(self, spec: HookSpec, missing: frozenset[str]) -> bool:
         """Whether a block that lacks ``missing`` has a hook point: parts, and names of hook points."""
@@ -133,7 +139,7 @@ class Family:
         if spec.part in missing:
             # The block asks the norm that it shares with attention.
             return "", "ln1"
-        return spec.part, *([] if spec.taken_by is None else [spec.taken_by])
+        return self.home_of(spec), *([] if spec.taken_by is None else [spec.taken_by])
 
     def has_torch_norm(self, part: str) -> bool:
         """Whether a part is one of torch's layer norms, rather than a norm of a class of the family's own."""

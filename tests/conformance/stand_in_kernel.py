@@ -124,8 +124,9 @@ def make_flash_model(case: Case, **changes: Any) -> Any:
     model = make_model(Case(case.kind, "eager", case.dtype), **changes)
     model.config._attn_implementation = "flash_attention_2"
     told = {"_attn_implementation": "flash_attention_2", "_use_flash_attention_2": True, "_use_sdpa": False}
-    for name in told.keys() & vars(model.base_model).keys():
-        setattr(model.base_model, name, told[name])
+    for part in model.modules():
+        for name in told.keys() & vars(part).keys():
+            setattr(part, name, told[name])
     classes: Any = capabilities.attention_classes(case.family)
     for module in model.modules():
         if classes and type(module) is classes["eager"]:

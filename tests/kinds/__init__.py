@@ -32,9 +32,12 @@ class Kind:
         query_key_norm: whether queries and keys are normalised: head by head, or all heads at once.
         norms_in_turn: whether queries are normalised before keys are projected.
         gated: whether the MLP is gated.
+        rotary: whether queries and keys are rotated by their positions.
+        learned_positions: whether an embedding of positions is added to that of the tokens.
         modules: HuggingFace's names in a block of the modules whose inputs and outputs hook points show.
         softcap: by what attention scores are capped.
         windows: how many keys a query sees in each layer; None: all of them.
+        like_flash: configuration fields with which eager attention computes what flash attention does without them.
         rotated: how many numbers of each head are rotated by its position, in each layer; None: all of them.
         scaled_embedding: by what the token embedding is multiplied before the first block.
         attention_scale: by what products of queries and keys are multiplied; by default, the root of ``d_head``.
@@ -55,9 +58,12 @@ class Kind:
     query_key_norm: Literal["", "per head", "joined"] = ""
     norms_in_turn: bool = False
     gated: bool = True
+    rotary: bool = True
+    learned_positions: bool = False
     modules: Mapping[str, str] = dataclasses.field(default_factory=lambda: MODULES)
     softcap: float | None = None
     windows: tuple[int | None, ...] = (None, None)
+    like_flash: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     rotated: tuple[int, int] | None = None
     scaled_embedding: float = 1.0
     attention_scale: float | None = None

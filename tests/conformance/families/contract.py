@@ -25,6 +25,7 @@ class Entry:
     flagged: bool = False
 
 
+INTO = ("what goes into the block",)
 COPIES = ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")
 
 
@@ -32,17 +33,17 @@ COPIES = ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")
 def contract(name: str) -> dict[str, Entry]:
     """Every hook point of a kind of model, in the order in which they fire."""
     kind = kinds()[name]
-    stream = "hook_embed"
-    table = {stream: Entry((BATCH, POS, D_MODEL), ())}
+    stream: tuple[str, ...] = ("hook_embed", "hook_pos_embed") if kind.learned_positions else ("hook_embed",)
+    table = {each: Entry((BATCH, POS, D_MODEL), ()) for each in stream}
     for layer in range(N_LAYERS):
         prefix = f"blocks.{layer}."
         for each, entry in _block(kind).items():
-            sources = tuple(stream if source == "{in}" else prefix + source for source in entry.sources)
+            sources = stream if entry.sources == INTO else tuple(prefix + source for source in entry.sources)
             table[prefix + each] = dataclasses.replace(entry, sources=sources)
-        stream = f"{prefix}hook_resid_post"
+        stream = (f"{prefix}hook_resid_post",)
     return table | {
-        "ln_final.hook_scale": Entry((BATCH, POS, 1), (stream,)),
-        "ln_final.hook_normalized": Entry((BATCH, POS, D_MODEL), (stream, "ln_final.hook_scale")),
+        "ln_final.hook_scale": Entry((BATCH, POS, 1), stream),
+        "ln_final.hook_normalized": Entry((BATCH, POS, D_MODEL), (*stream, "ln_final.hook_scale")),
     }
 
 
@@ -55,7 +56,7 @@ def _block(kind: Kind) -> dict[str, Entry]:
     ungrouped = groups == heads
     shared = ("hook_attn_in",) if ungrouped else ()
     normalized = ("ln1.hook_scale", "ln1.hook_normalized") if kind.norms != "after" else ()
-    table = {"hook_resid_pre": Entry(stream, ("{in}",))}
+    table = {"hook_resid_pre": Entry(stream, INTO)}
     if ungrouped:
         table["hook_attn_in"] = Entry(copies, ("hook_resid_pre",), flagged=True)
     for letter, shape in (("q", copies), ("k", fewer_copies), ("v", fewer_copies)):
@@ -70,12 +71,13 @@ def _block(kind: Kind) -> dict[str, Entry]:
             table |= _query_key_norm(kind, letter, shape)
     if not kind.norms_in_turn:
         table |= _query_key_norm(kind, "q", of_queries) | _query_key_norm(kind, "k", of_keys)
-    for letter, shape in (("q", of_queries), ("k", of_keys)):
+    rotated = ("attn.hook_rot_q", "attn.hook_rot_k") if kind.rotary else ("attn.hook_q", "attn.hook_k")
+    for letter, shape in (("q", of_queries), ("k", of_keys)) if kind.rotary else ():
         norm = (f"attn.{letter}_norm.hook_normalized",) if kind.query_key_norm else (f"attn.hook_{letter}",)
         table[f"attn.hook_rot_{letter}"] = Entry(shape, norm)
-    table["attn.hook_attn_scores"] = Entry(scores, ("attn.hook_rot_q", "attn.hook_rot_k"))
+    table["attn.hook_attn_scores"] = Entry(scores, rotated)
     table["attn.hook_pattern"] = Entry(scores, ("attn.hook_attn_scores",))
-    attended = ("attn.hook_pattern", "attn.hook_v", "attn.hook_rot_q", "attn.hook_rot_k")
+    attended = ("attn.hook_pattern", "attn.hook_v", *rotated)
     table["attn.hook_z"] = Entry(of_queries, attended)
     table["attn.hook_result"] = Entry(copies, ("attn.hook_z",), flagged=True)
     attention_out: tuple[str, ...] = ("attn.hook_z", "attn.hook_result")

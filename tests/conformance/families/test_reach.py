@@ -65,7 +65,7 @@ def test_an_edit_of_a_key_value_head_reaches_the_heads_that_share_it(kind: str) 
         return changed
 
     names = ["blocks.0.attn.hook_z"]
-    for hook in ("attn.hook_k", "attn.hook_v", "attn.hook_rot_k"):
+    for hook in ("attn.hook_k", "attn.hook_v", *(["attn.hook_rot_k"] if kinds()[kind].rotary else [])):
         if kinds()[kind].query_key_norm == "joined" and hook == "attn.hook_k":
             continue  # one norm over all heads: each of them reaches the others
         (before,) = run(model, points, names, f"blocks.0.{hook}", lambda activation, hook: None)[names[0]]

@@ -26,7 +26,8 @@ def test_the_norm_runs_once_idle_and_observed(shared: str) -> None:
     model = make_model(Case(shared))
     instrumentation = mishformer_lens.instrument(model)
     ran: list[object] = []
-    blocks_of(model, kinds()[shared])[0].input_layernorm.register_forward_hook(lambda *_: ran.append(None))
+    norm = blocks_of(model, kinds()[shared])[0].get_submodule(kinds()[shared].modules["ln1"])
+    norm.register_forward_hook(lambda *_: ran.append(None))
     model(make_tokens())
     assert len(ran) == 1
     with instrumentation.caching([*unflagged(shared), "blocks.0.hook_mlp_in"]):
@@ -46,7 +47,7 @@ def test_either_name_shows_what_the_norm_gives(shared: str) -> None:
 def test_a_hook_of_somebody_s_own_on_the_norm_acts_on_both_sides(shared: str) -> None:
     model = make_model(Case(shared))
     points = mishformer_lens.instrument(model).hook_points
-    norm = blocks_of(model, kinds()[shared])[0].input_layernorm
+    norm = blocks_of(model, kinds()[shared])[0].get_submodule(kinds()[shared].modules["ln1"])
     norm.register_forward_hook(lambda module, arguments, output: output * 1.5)
     watched = ["blocks.0.attn.hook_q", "blocks.0.mlp.hook_pre"]
     with recorded(points, watched) as expected:

@@ -10,7 +10,7 @@ import mishformer_lens
 from mishformer_lens.patchers import FAMILIES
 from tests.conformance.families.contract import contract
 from tests.kinds import Kind, kinds
-from tests.models import N_HEADS, N_LAYERS, Case, make_model, make_tokens
+from tests.models import BATCH, N_HEADS, N_LAYERS, Case, make_model, make_tokens
 from tests.recording import assert_close
 
 LONG = 12
@@ -23,7 +23,7 @@ def blocks_of(model: Any, kind: Kind) -> Any:
     return base.get_submodule(FAMILIES[kind.family].components["blocks"])
 
 
-def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, ...]]) -> None:
     """Let torch's own hooks note what goes into the modules of a plain model, and what comes out."""
     for layer, block in enumerate(blocks):
         for role, path in kind.modules.items():
@@ -32,7 +32,11 @@ def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, torch.Ten
                 module: Any, arguments: Any, named: Mapping[str, Any], output: Any, key: str = f"{layer}.{role}"
             ) -> None:
                 value = arguments[0] if arguments else next(iter(named.values()))
-                seen[key] = value.clone(), output.clone()
+                # Some get the rows of all texts one after another.
+                seen[key] = tuple(
+                    each.clone().view(BATCH, -1, each.shape[-1]) if each.dim() == 2 else each.clone()
+                    for each in (value, output)
+                )
 
             block.get_submodule(path).register_forward_hook(note, with_kwargs=True)
 
@@ -41,7 +45,7 @@ def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, torch.Ten
 def test_values(kind: str) -> None:
     case, form = Case(kind), kinds()[kind]
     plain, model = make_model(case), make_model(case)
-    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    seen: dict[str, tuple[torch.Tensor, ...]] = {}
     watch(blocks_of(plain, form), form, seen)
     tokens = make_tokens(pos=LONG)
     output = plain(tokens, output_hidden_states=True, output_attentions=True)
@@ -53,6 +57,8 @@ def test_values(kind: str) -> None:
     if torch.allclose(embedded, output.hidden_states[0]):
         scale = 1.0  # its embedding multiplies by itself
     assert_close(cache["hook_embed"], embedded * scale, "hook_embed", **CLOSE)
+    if form.learned_positions:
+        assert torch.equal(cache["hook_embed"] + cache["hook_pos_embed"], output.hidden_states[0])
     for layer in range(N_LAYERS):
         check_block(form, cache, layer, {role: seen[f"{layer}.{role}"] for role in form.modules}, output)
     check_norms(form, cache)
@@ -86,7 +92,7 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
     assert torch.equal(at("attn.hook_pattern"), output.attentions[layer])
     assert_close(at("attn.hook_attn_scores").softmax(-1), at("attn.hook_pattern"), "pattern", **CLOSE)
     check_scores(form, at, layer)
-    if not form.query_key_norm:
+    if form.rotary and not form.query_key_norm:
         rotated = form.d_head if form.rotated is None else form.rotated[layer]
         for letter in "qk":
             rest = at(f"attn.hook_{letter}")[..., rotated:]
@@ -130,7 +136,7 @@ def check_norm(
 
 def check_scores(form: Kind, at: Any, layer: int) -> None:
     """Scores are products of what was rotated, capped, where the mask lets through; and the mask is the layer's own."""
-    query, key = at("attn.hook_rot_q"), at("attn.hook_rot_k")
+    query, key = (at(f"attn.hook_rot_{letter}" if form.rotary else f"attn.hook_{letter}") for letter in "qk")
     key = key.repeat_interleave(N_HEADS // key.shape[2], 2)
     products = torch.einsum("bqhd,bkhd->bhqk", query, key) * form.scaling
     if form.softcap is not None:

@@ -1,0 +1,31 @@
+"""OPT: learned positions, an MLP that is no module, queries that are scaled before they are split into heads."""
+
+from tests.kinds import Kind, names
+
+OPT = Kind(
+    "opt",
+    {**names("OPT"), "base": "OPTDecoder"},
+    {
+        "ffn_dim": 48,
+        "word_embed_proj_dim": 32,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "layerdrop": 0.0,
+    },
+    key_value_heads=4,
+    gated=False,
+    rotary=False,
+    learned_positions=True,
+    norm="layer",
+    modules={
+        "ln1": "self_attn_layer_norm",
+        "ln2": "final_layer_norm",
+        "q": "self_attn.q_proj",
+        "k": "self_attn.k_proj",
+        "v": "self_attn.v_proj",
+        "out": "self_attn.out_proj",
+        "in": "fc1",
+        "down": "fc2",
+    },
+)
+KINDS = {"opt": OPT}
