@@ -53,7 +53,9 @@ class AttentionCall(HookGroup):
     ) -> tuple[torch.Tensor, Any]:
         if self.rotated:
             hook_rot_q, hook_rot_k = self.rotated
-            query, key = hook_rot_q.heads_first(query), hook_rot_k.heads_first(key, copy=True)
+            # In layers without rotary embedding, queries are the very tensor that observers of hook_q keep.
+            query = hook_rot_q.heads_first(query, copy=hook_rot_q.may_edit())
+            key = hook_rot_k.heads_first(key, copy=True)
         output, weights = self.scores.choose(interface, eager)(module, query, key, *arguments, **others)
         return self.hook_z(output), weights
 

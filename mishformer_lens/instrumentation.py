@@ -19,6 +19,7 @@ from mishformer_lens.errors import (
     UnsupportedModelError,
 )
 from mishformer_lens.helpers import helpers_of_block, helpers_of_norm
+from mishformer_lens.hook_points import Absent, HookPoints, unflagged
 from mishformer_lens.hooks import HookPoint
 from mishformer_lens.lending import Place
 from mishformer_lens.lent_classes import LentClass
@@ -26,80 +27,9 @@ from mishformer_lens.listening import LOCK, Observer, add_observers, remove_obse
 from mishformer_lens.loans import Links, shared_module
 from mishformer_lens.patched_classes import lent_class, refuse_foreign
 from mishformer_lens.patchers import FAMILIES, Family, Variant
-from mishformer_lens.patchers.contract import HookSpec
 from mishformer_lens.patchers.installed import Source
 from mishformer_lens.patchers.resolver import resolve_imported
 from mishformer_lens.suggestions import did_you_mean
-
-
-class HookPoints(Mapping[str, HookPoint]):
-    """The hook points of a live model by TransformerLens's names, in the order in which they fire.
-
-    The names follow the blocks that the model has. A hook point is made when it is first asked for.
-    """
-
-    def __init__(self, instrumentation: "Instrumentation") -> None:
-        self._instrumentation = instrumentation
-        self.made: dict[str, HookPoint] = {}
-
-    def __getitem__(self, name: str) -> HookPoint:
-        made = self.made.get(name)
-        if made is None:
-            name = self._own_name(name)
-            # Two threads may ask at once: the first that is kept counts.
-            made = self.made.get(name) or self.made.setdefault(name, self._make(name))
-        return made
-
-    def _own_name(self, name: str) -> str:
-        """The name of the hook point that ``name`` is another name of, if it is one."""
-        aliases, parts = self._instrumentation.family.aliases, name.split(".")
-        return ".".join([*parts[:2], aliases[parts[2]], *parts[3:]]) if len(parts) > 3 and parts[2] in aliases else name
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._own_name(name) in self._names()
-
-    def _names(self) -> Mapping[str, HookSpec]:
-        return _names(self._instrumentation.family, self._instrumentation.absent())
-
-    def _make(self, name: str) -> HookPoint:
-        spec = self._names()[name]
-        layer = int(name.split(".", 2)[1]) if name.startswith("blocks.") else None
-        missing = frozenset[str]() if layer is None else self._instrumentation.absent()[layer]
-        parts = self._instrumentation.family.places_of(spec, missing)
-        point = HookPoint()
-        point.name = name
-        point.shared = spec.shared
-        point.belong(*(self._instrumentation.place(layer, part) for part in parts))
-        return point
-
-
-Absent = tuple[frozenset[str], ...]
-"""Block by block, the names of parts and hook points of the family that a block lacks."""
-
-
-@functools.lru_cache(maxsize=64)
-def _names(family: Family, absent: Absent) -> dict[str, HookSpec]:
-    return {
-        **{spec.name: spec for spec in family.embedding_hooks},
-        **{
-            f"blocks.{layer}.{spec.name}": spec
-            for layer, missing in enumerate(absent)
-            for spec in family.block_hooks
-            if family.has(spec, missing)
-        },
-        **{spec.name: spec for spec in family.final_hooks},
-    }
-
-
-@functools.lru_cache(maxsize=64)
-def _unflagged(family: Family, absent: Absent) -> tuple[str, ...]:
-    return tuple(name for name, spec in _names(family, absent).items() if not spec.flag)
 
 
 class Instrumentation:
@@ -257,7 +187,7 @@ class Instrumentation:
     @property
     def unflagged_names(self) -> list[str]:
         """The hook points that TransformerLens fires with all its flags off, in the order in which they fire."""
-        return list(_unflagged(self.family, self.absent()))
+        return list(unflagged(self.family, self.absent()))
 
     def remove(self) -> None:
         """Give every part of the model that has hooks back as it was. Hooks that are on never fire again.
@@ -352,8 +282,9 @@ class Instrumentation:
         family = self.family
         specs = (*family.embedding_hooks, *family.final_hooks) if place.layer is None else family.block_hooks
         own: dict[str, object] = {}
+        names = self.hook_points.names()
         for spec in specs:
-            if family.home_of(spec) == place.part and prefix + spec.name in self.hook_points:
+            if family.home_of(spec) == place.part and prefix + spec.name in names:
                 own[spec.name.rpartition(".")[2]] = self.hook_points[prefix + spec.name]
         if place.layer is not None:
             own |= self._helpers_of(place.layer).get(place.part, {})
@@ -364,7 +295,8 @@ class Instrumentation:
     def _helpers_of(self, layer: int) -> Mapping[str, Mapping[str, object]]:
         if layer not in self._helpers:
             hooks = {spec.name: f"blocks.{layer}.{spec.name}" for spec in self.family.block_hooks}
-            points = {name: self.hook_points[full] for name, full in hooks.items() if full in self.hook_points}
+            names = self.hook_points.names()
+            points = {name: self.hook_points[full] for name, full in hooks.items() if full in names}
             self._helpers[layer] = helpers_of_block(points, self.family, functools.partial(self.place, layer))
         return self._helpers[layer]
 

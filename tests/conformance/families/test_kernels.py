@@ -103,7 +103,7 @@ def agrees_with_eager(case: Case, form: Kind) -> dict[str, Any]:
 def windows_are_eager_s(form: Kind) -> bool:
     """Whether flash attention has the windows that eager attention has: none; or none wider, and eager heeds them."""
     asked = any(form.fields.get(field) for field in ("sliding_window", "use_sliding_window"))
-    return form.like_flash or not asked or (any(form.windows) and capabilities.window_reach(3) == 2)
+    return bool(form.like_flash) or not asked or (any(form.windows) and capabilities.window_reach(3) == 2)
 
 
 @LOOKING

@@ -1,0 +1,84 @@
+"""The hook points of one live model, by name."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from mishformer_lens.hooks import HookPoint
+from mishformer_lens.patchers import Family
+from mishformer_lens.patchers.contract import HookSpec
+
+if TYPE_CHECKING:
+    from mishformer_lens.instrumentation import Instrumentation
+
+
+Absent = tuple[frozenset[str], ...]
+"""Block by block, the names of parts and hook points of the family that a block lacks."""
+
+
+class HookPoints(Mapping[str, HookPoint]):
+    """The hook points of a live model by TransformerLens's names, in the order in which they fire.
+
+    The names follow the blocks that the model has. A hook point is made when it is first asked for.
+    """
+
+    def __init__(self, instrumentation: "Instrumentation") -> None:
+        self._instrumentation = instrumentation
+        self.made: dict[str, HookPoint] = {}
+
+    def __getitem__(self, name: str) -> HookPoint:
+        made = self.made.get(name)
+        if made is None:
+            name = self._own_name(name)
+            # Two threads may ask at once: the first that is kept counts.
+            made = self.made.get(name) or self.made.setdefault(name, self._make(name))
+        return made
+
+    def _own_name(self, name: str) -> str:
+        """The name of the hook point that ``name`` is another name of, if it is one."""
+        aliases, parts = self._instrumentation.family.aliases, name.split(".")
+        return ".".join([*parts[:2], aliases[parts[2]], *parts[3:]]) if len(parts) > 3 and parts[2] in aliases else name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._own_name(name) in self.names()
+
+    def names(self) -> Mapping[str, HookSpec]:
+        """The names, each with what is told of its hook point, as the model is now."""
+        return _names(self._instrumentation.family, self._instrumentation.absent())
+
+    def _make(self, name: str) -> HookPoint:
+        spec = self.names()[name]
+        layer = int(name.split(".", 2)[1]) if name.startswith("blocks.") else None
+        missing = frozenset[str]() if layer is None else self._instrumentation.absent()[layer]
+        parts = self._instrumentation.family.places_of(spec, missing)
+        point = HookPoint()
+        point.name = name
+        point.shared = spec.shared
+        point.belong(*(self._instrumentation.place(layer, part) for part in parts))
+        return point
+
+
+@functools.lru_cache(maxsize=64)
+def _names(family: Family, absent: Absent) -> dict[str, HookSpec]:
+    return {
+        **{spec.name: spec for spec in family.embedding_hooks},
+        **{
+            f"blocks.{layer}.{spec.name}": spec
+            for layer, missing in enumerate(absent)
+            for spec in family.block_hooks
+            if family.has(spec, missing)
+        },
+        **{spec.name: spec for spec in family.final_hooks},
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def unflagged(family: Family, absent: Absent) -> tuple[str, ...]:
+    """The names of hook points that TransformerLens fires with all its flags off."""
+    return tuple(name for name, spec in _names(family, absent).items() if not spec.flag)
