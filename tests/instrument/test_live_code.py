@@ -120,6 +120,6 @@ def test_a_method_of_another_class_of_transformers_is_no_decorator(
 ) -> None:
     name = f"{block_of(module)}.forward"
     owner, last = place_of(module, name)
-    other = importlib.import_module("transformers.models.opt.modeling_opt").OPTDecoderLayer.forward
+    other = importlib.import_module("transformers.models.bart.modeling_bart").BartDecoderLayer.forward
     monkeypatch.setattr(owner, last, other)
-    assert "modeling_opt.OPTDecoderLayer.forward" in str(replacement(module, codes, name))
+    assert "modeling_bart.BartDecoderLayer.forward" in str(replacement(module, codes, name))
