@@ -56,16 +56,16 @@ class Grid:
         raise KeyError(f"no cell {minor!r} in {GRID_FILE.name}; it has {known}")
 
     def edges(self, fingerprints: Path = FINGERPRINTS_FILE, patchers: Path = PATCHERS) -> tuple[Cell, ...]:
-        """The cells with the first and the last release that each source shape with variants of its own serves.
+        """The cells with the first release that each variant serves; the whole grid has all others, the last among them.
 
-        Those are the families that follow no template, and the templates. When a family of a template was born, or
+        Variants are those of families that follow no template, and those of templates. When a family of a template was born, or
         departed from it, is no edge: with many families nearly every cell would be one.
         """
         edges: set[str] = set()
         table = json.loads(fingerprints.read_text(encoding="utf-8"))
         for served in (*_served_alone(table, patchers), *_served_by_templates(self.cells, patchers)):
             minors = [cell.minor for cell in self.cells if cell.transformers in served]
-            edges.update(minors[:1] + minors[-1:])
+            edges.update(minors[:1])
         return tuple(cell for cell in self.cells if cell.minor in edges)
 
     def newest_of_each_transformer_lens(self) -> tuple[Cell, ...]:

@@ -96,7 +96,7 @@ def make_patchers(folder: Path, **descriptions: str) -> Path:
     return folder
 
 
-def test_each_variant_has_its_first_and_last_cell_among_the_edges(tmp_path: Path) -> None:
+def test_each_variant_has_its_first_cell_among_the_edges(tmp_path: Path) -> None:
     patchers = make_patchers(tmp_path / "patchers", gpt2="", gpt_neox="")
     table = tmp_path / "fingerprints.json"
     shapes = {
@@ -104,10 +104,10 @@ def test_each_variant_has_its_first_and_last_cell_among_the_edges(tmp_path: Path
         "v5_0": {"c": {"releases": ["5.0.0"]}},
     }
     table.write_text(json.dumps({"gpt2": {"shapes": shapes}, "gpt_neox": {"shapes": {}}}))
-    assert [cell.minor for cell in parse_grid(SMALL).edges(table, patchers)] == ["4.9", "4.44", "5.0"]
-    shapes["v4_9"]["b"]["releases"].remove("4.44.2")
-    table.write_text(json.dumps({"gpt2": {"shapes": shapes}, "gpt_neox": {"shapes": {}}}))
     assert [cell.minor for cell in parse_grid(SMALL).edges(table, patchers)] == ["4.9", "5.0"]
+    del shapes["v4_9"]["a"], shapes["v4_9"]["b"]["releases"][0]
+    table.write_text(json.dumps({"gpt2": {"shapes": shapes}, "gpt_neox": {"shapes": {}}}))
+    assert [cell.minor for cell in parse_grid(SMALL).edges(table, patchers)] == ["4.44", "5.0"]
 
 
 def test_edges_are_where_templates_move_and_not_where_their_families_were_born(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_edges_are_where_templates_move_and_not_where_their_families_were_born(t
     assert parse_grid(SMALL).edges(table, patchers) == ()
     for name in ("v4_9", "v5_0"):
         (patchers / "llama_like" / f"{name}.py").write_text("")
-    assert [cell.minor for cell in parse_grid(SMALL).edges(table, patchers)] == ["4.9", "4.44", "5.0"]
+    assert [cell.minor for cell in parse_grid(SMALL).edges(table, patchers)] == ["4.9", "5.0"]
 
 
 def test_plain_nox_runs_no_more_cells_than_there_is_time_for() -> None:
