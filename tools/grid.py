@@ -56,10 +56,10 @@ class Grid:
         raise KeyError(f"no cell {minor!r} in {GRID_FILE.name}; it has {known}")
 
     def edges(self, fingerprints: Path = FINGERPRINTS_FILE, patchers: Path = PATCHERS) -> tuple[Cell, ...]:
-        """The cells with the first release that each variant serves; the whole grid has all others, the last among them.
+        """The cells with the first release that each variant serves; the whole grid has their last ones too.
 
-        Variants are those of families that follow no template, and those of templates. When a family of a template was born, or
-        departed from it, is no edge: with many families nearly every cell would be one.
+        Variants are those of families that follow no template, and those of templates. When a family of a template
+        was born, or departed from it, is no edge: with many families nearly every cell would be one.
         """
         edges: set[str] = set()
         table = json.loads(fingerprints.read_text(encoding="utf-8"))
