@@ -199,9 +199,9 @@ def test_a_second_chunk_with_a_cache(case: Case) -> None:
             try:
                 past = capabilities.past(model, first)
                 outputs.append(model(make_tokens(pos=LONG)[:, POS:], **past, use_cache=True).logits)
-            except (IndexError, KeyError) as error:
+            except (IndexError, KeyError, RuntimeError) as error:
                 assert not looks
-                pytest.skip(f"this release's own cache has no room for a second chunk: {error}")
+                pytest.skip(f"this release's own model has no room for a second chunk: {error}")
     assert_close(outputs[1], outputs[0], "logits", **CLOSE)
     assert {tuple(value.shape[:-1]) for value in cache.values()} == {(BATCH, N_HEADS, LONG - POS)}
 
