@@ -107,6 +107,13 @@ class Where:
     tier: str = ""
 
 
+def family_of(kind: str) -> str:
+    """The family that a kind of model is of, and named after. Told without torch, which not every session has."""
+    from mishformer_lens.patchers import FAMILIES
+
+    return max((name for name in FAMILIES if kind.startswith(name)), key=len)
+
+
 def where(item: pytest.Item) -> Where:
     """What a test speaks for."""
     parameters: dict[str, Any] = item.callspec.params if isinstance(item, pytest.Function) and _has_case(item) else {}
@@ -122,8 +129,6 @@ def where(item: pytest.Item) -> Where:
     name = item.name.partition("[")[0].removeprefix("test_").replace("_", " ")
     feature = f"{name}: {scenario}" if scenario else name
     if case is None:
-        from tests.models import family_of
-
         return Where(family_of(str(parameters["kind"])), "eager", "float32", feature, tier=tier)
     dtype = str(case.dtype).removeprefix("torch.")
     attention = case.attention

@@ -7,6 +7,7 @@ import torch
 
 import mishformer_lens
 from mishformer_lens.errors import HookShapeError, UnknownHookError
+from tests import outcome_plugin
 from tests.conformance.families.conftest import here
 from tests.conformance.families.contract import COPIES, contract, unflagged
 from tests.kinds import kinds
@@ -14,6 +15,10 @@ from tests.models import N_HEADS, Case, make_model, make_tokens
 from tests.recording import assert_same, hooked, recorded
 
 SCORES = ("hook_attn_scores", "hook_pattern")
+
+
+def test_a_kind_is_named_after_its_family(kind: str) -> None:
+    assert outcome_plugin.family_of(kind) == kinds()[kind].family
 
 
 def test_hook_points_are_those_of_the_contract_in_its_order(kind: str) -> None:
