@@ -54,7 +54,8 @@ def _says(families: str, family: str) -> bool:
 def test_the_readme_leads_to_every_family() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "(docs/families.md)" in text
-    assert f"{len(FAMILIES) - 2} families" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    like_llama = [family for family in FAMILIES.values() if family.template is not None]
+    assert f"{len(like_llama)} families" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_documents_link_only_to_files_that_are_there() -> None:

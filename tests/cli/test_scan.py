@@ -173,7 +173,7 @@ def test_no_network_gives_one_line(command: Command, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--family", "gpt_neo"],
+        ["--family", "gpt_nox"],
         ["--source", "installed", "--release", "4.45.0"],
         ["--release", "4.45.0", "--since", "4.44"],
         ["--patches", "x.json", "--family", "gpt2"],
@@ -184,7 +184,7 @@ def test_arguments_that_make_no_sense(command: Command, arguments: list[str]) ->
     finished = command("compat", "scan", *arguments)
     assert finished.code == 2
     assert "Error: " in finished.err
-    if "gpt_neo" in arguments:
+    if "gpt_nox" in arguments:
         assert "Did you mean 'gpt_neox'?" in finished.err
 
 

@@ -81,7 +81,7 @@ def test_without_mishax_it_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch)
 
 def test_no_such_family() -> None:
     with pytest.raises(UnsupportedModelError, match="Did you mean 'gpt_neox'"):
-        mishformer_lens.to_mishax("gpt_neo")
+        mishformer_lens.to_mishax("gpt_nox")
 
 
 def test_an_anchor_that_other_methods_have_too_is_replaced_in_its_own_only() -> None:
