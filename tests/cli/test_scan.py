@@ -185,7 +185,8 @@ def test_arguments_that_make_no_sense(command: Command, arguments: list[str]) ->
     assert finished.code == 2
     assert "Error: " in finished.err
     if "gpt_nox" in arguments:
-        assert "Did you mean 'gpt_neox'?" in finished.err
+        assert "Did you mean" in finished.err
+        assert "'gpt_neox'" in finished.err
 
 
 def test_a_persons_own_patches(command: Command, index: FakeIndex, tmp_path: Path) -> None:
