@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from tests.kinds import kinds
+from tests.outcome_plugin import family_of
 
 DEVICE = torch.device(os.environ.get("MISHFORMER_LENS_DEVICE", "cpu"))
 
@@ -96,12 +97,6 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.kind}-{self.attention}-{str(self.dtype).removeprefix('torch.')}"
-
-
-def family_of(kind: str) -> str:
-    """The family that a kind of model is of."""
-    other = kinds().get(kind)
-    return kind.removesuffix("_sequential") if other is None else other.family
 
 
 def classes_of(family: str) -> Mapping[str, str]:

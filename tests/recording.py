@@ -50,6 +50,16 @@ def noise_like(activation: torch.Tensor) -> torch.Tensor:
     return (0.5 * torch.sin(1.0 + 1.7 * steps)).reshape(activation.shape).to(activation)
 
 
+def changed(before: Values, after: Values) -> set[str]:
+    """The names whose activations are not bit-equal."""
+    assert before.keys() == after.keys()
+    return {
+        name
+        for name in before
+        if len(before[name]) != len(after[name]) or not all(map(torch.equal, before[name], after[name]))
+    }
+
+
 def assert_same(actual: Any, expected: Any, where: str = "output") -> None:
     """Assert that two nested results have the same form and bit-equal tensors.
 

@@ -8,7 +8,7 @@ import torch
 import mishformer_lens
 from tests.conformance.contract import block_of, contract, reached_from, unflagged
 from tests.models import Case, make_model, make_tokens
-from tests.recording import Values, hooked, noise_like, recorded
+from tests.recording import Values, changed, hooked, noise_like, recorded
 
 
 def observed(case: Case, edited: str) -> list[str]:
@@ -27,16 +27,6 @@ def run(case: Case, model: Any, points: Any, edited: str, edit: Any) -> Values:
     with torch.no_grad(), recorded(points, observed(case, edited)) as values, hooked(points, {edited: edit}):
         values["logits"].append(model(make_tokens()).logits)
     return values
-
-
-def changed(before: Values, after: Values) -> set[str]:
-    """The names whose activations are not bit-equal."""
-    assert before.keys() == after.keys()
-    return {
-        name
-        for name in before
-        if len(before[name]) != len(after[name]) or not all(map(torch.equal, before[name], after[name]))
-    }
 
 
 def test_an_edit_reaches_what_the_contract_says_and_nothing_else(case: Case) -> None:

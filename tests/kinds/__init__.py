@@ -79,7 +79,7 @@ class Kind:
     @property
     def exists(self) -> bool:
         """Whether the installed release has the family."""
-        return self.classes["config"] in _names_in_transformers()
+        return is_offered(self.classes["config"])
 
 
 MODULES: Mapping[str, str] = {
@@ -140,6 +140,11 @@ def untied(config: str) -> dict[str, Any]:
 def names(prefix: str) -> dict[str, str]:
     """What the classes of a family are called as a rule."""
     return {"config": f"{prefix}Config", "base": f"{prefix}Model", "causal": f"{prefix}ForCausalLM"}
+
+
+def is_offered(name: str) -> bool:
+    """Whether the installed transformers has something called so."""
+    return name in _names_in_transformers()
 
 
 @functools.cache

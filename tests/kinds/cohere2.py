@@ -4,10 +4,10 @@ import inspect
 
 import transformers
 
-from tests.kinds import MODULES, Kind, names
+from tests.kinds import MODULES, Kind, is_offered, names
 
 # 5.4 wants a number here, and refuses its own default.
-_ANNOTATIONS = inspect.get_annotations(transformers.Cohere2Config) if "Cohere2Config" in dir(transformers) else {}
+_ANNOTATIONS = inspect.get_annotations(transformers.Cohere2Config) if is_offered("Cohere2Config") else {}
 USE_CACHE = {"use_cache": 1} if _ANNOTATIONS.get("use_cache") is int else {}
 
 KINDS = {

@@ -1,8 +1,11 @@
 """Cohere (Command R): what its models have in every release."""
 
+import dataclasses
+
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms, parallel
-from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
+from mishformer_lens.patchers.llama_like.components import GROUPED_HEADS
+from mishformer_lens.patchers.parts import MLP, Block, Norm
 
 FAMILY = Family(
     name="cohere",
@@ -18,12 +21,7 @@ FAMILY = Family(
         "ln2": "input_layernorm",
     },
     norm=Norm("layer", own=True),
-    attention=Attention(
-        rotary=True,
-        query_key_norm="pos head",
-        n_heads="config.num_attention_heads",
-        n_key_value_heads="config.num_key_value_heads",
-    ),
+    attention=dataclasses.replace(GROUPED_HEADS, query_key_norm="pos head"),
     mlp=MLP(gated=True),
     block=Block(parallel=True, shared_norm=True),
     optional=("attn.q_norm", "attn.k_norm"),

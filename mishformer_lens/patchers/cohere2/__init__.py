@@ -2,23 +2,15 @@
 
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms, parallel
-from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
+from mishformer_lens.patchers.parts import MLP, Block, Norm
 
 FAMILY = Family(
     name="cohere2",
     base_model="Cohere2Model",
-    components={
-        "blocks": "layers",
-        "ln_final": "norm",
-        "attn": "self_attn",
-        "mlp": "mlp",
-        "ln1": "input_layernorm",
-        "ln2": "input_layernorm",
-    },
+    components=COMPONENTS | {"ln2": "input_layernorm"},
     norm=Norm("layer", own=True),
-    attention=Attention(
-        rotary=True, n_heads="config.num_attention_heads", n_key_value_heads="config.num_key_value_heads"
-    ),
+    attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
     block=Block(parallel=True, shared_norm=True),
     first_release="4.48",

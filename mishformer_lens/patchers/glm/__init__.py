@@ -2,23 +2,15 @@
 
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms, fused
-from mishformer_lens.patchers.parts import MLP, Attention, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
+from mishformer_lens.patchers.parts import MLP, Norm
 
 FAMILY = Family(
     name="glm",
     base_model="GlmModel",
-    components={
-        "blocks": "layers",
-        "ln_final": "norm",
-        "attn": "self_attn",
-        "mlp": "mlp",
-        "ln1": "input_layernorm",
-        "ln2": "post_attention_layernorm",
-    },
+    components=COMPONENTS,
     norm=Norm("rms", own=True),
-    attention=Attention(
-        rotary=True, n_heads="config.num_attention_heads", n_key_value_heads="config.num_key_value_heads"
-    ),
+    attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
     first_release="4.46",
     template="llama_like",

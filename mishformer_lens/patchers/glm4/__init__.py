@@ -2,25 +2,15 @@
 
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms, fused
-from mishformer_lens.patchers.parts import MLP, Attention, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
+from mishformer_lens.patchers.parts import MLP, Norm
 
 FAMILY = Family(
     name="glm4",
     base_model="Glm4Model",
-    components={
-        "blocks": "layers",
-        "ln_final": "norm",
-        "attn": "self_attn",
-        "mlp": "mlp",
-        "ln1": "input_layernorm",
-        "ln2": "post_attention_layernorm",
-        "ln1_post": "post_self_attn_layernorm",
-        "ln2_post": "post_mlp_layernorm",
-    },
+    components=COMPONENTS | {"ln1_post": "post_self_attn_layernorm", "ln2_post": "post_mlp_layernorm"},
     norm=Norm("rms", own=True),
-    attention=Attention(
-        rotary=True, n_heads="config.num_attention_heads", n_key_value_heads="config.num_key_value_heads"
-    ),
+    attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
     first_release="4.51",
     template="llama_like",

@@ -19,45 +19,27 @@ SDPA = (
     "self.attention_scores.sdpa(torch.nn.functional.scaled_dot_product_attention)",
 )
 
-PATTERN: Edits = {
-    "pattern": [
-        (
-            "nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(query_states.dtype)",
-            """
-            self.hook_pattern(
-                nn.functional.softmax(self.hook_attn_scores(attn_weights), dim=-1, dtype=torch.float32)
-                .to(query_states.dtype)
-            )
-            """,
-        ),
-    ],
-}
-PATTERN_LIKE_VALUES: Edits = {
-    "pattern": [
-        (
-            "nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(value_states.dtype)",
-            """
-            self.hook_pattern(
-                nn.functional.softmax(self.hook_attn_scores(attn_weights), dim=-1, dtype=torch.float32)
-                .to(value_states.dtype)
-            )
-            """,
-        ),
-    ],
-}
-PATTERN_DTYPE_FIRST: Edits = {
-    "pattern": [
-        (
-            "nn.functional.softmax(attn_weights, dtype=torch.float32, dim=-1).to(query_states.dtype)",
-            """
-            self.hook_pattern(
-                nn.functional.softmax(self.hook_attn_scores(attn_weights), dtype=torch.float32, dim=-1)
-                .to(query_states.dtype)
-            )
-            """,
-        ),
-    ],
-}
+
+def _pattern(arguments: str, dtype_of: str) -> Edits:
+    """Hooks on scores and pattern, where softmax has these arguments and its result gets the dtype of another."""
+    return {
+        "pattern": [
+            (
+                f"nn.functional.softmax(attn_weights, {arguments}).to({dtype_of}.dtype)",
+                f"""
+                self.hook_pattern(
+                    nn.functional.softmax(self.hook_attn_scores(attn_weights), {arguments})
+                    .to({dtype_of}.dtype)
+                )
+                """,
+            ),
+        ],
+    }
+
+
+PATTERN = _pattern("dim=-1, dtype=torch.float32", "query_states")
+PATTERN_LIKE_VALUES = _pattern("dim=-1, dtype=torch.float32", "value_states")
+PATTERN_DTYPE_FIRST = _pattern("dtype=torch.float32, dim=-1", "query_states")
 
 FLASH: Edits = {
     "flash": [("_flash_attention_forward", "self.attention_call.around_flash(_flash_attention_forward)")],

@@ -1,4 +1,6 @@
-"""What llama-like families call their parts: TransformerLens's name to HuggingFace's."""
+"""What descriptions of llama-like families have in common: what they call their parts, and their attention."""
+
+from mishformer_lens.patchers.parts import Attention
 
 COMPONENTS = {
     "blocks": "layers",
@@ -8,7 +10,7 @@ COMPONENTS = {
     "ln1": "input_layernorm",
     "ln2": "post_attention_layernorm",
 }
-"""As Llama calls them."""
+"""TransformerLens's name of a part to HuggingFace's, as Llama calls them."""
 
 QUERY_KEY_NORMS = {"attn.q_norm": "self_attn.q_norm", "attn.k_norm": "self_attn.k_norm"}
 
@@ -21,3 +23,10 @@ PRE_AND_POST_NORMS = {
 
 POST_NORMS = {"ln1": "post_attention_layernorm", "ln2": "post_feedforward_layernorm"}
 """Norms after attention and MLP, and none before."""
+
+GROUPED_HEADS = Attention(
+    rotary=True,
+    n_heads="config.num_attention_heads",
+    n_key_value_heads="config.num_key_value_heads",
+)
+"""Attention whose heads the configuration tells; keys and values may have fewer of them."""

@@ -2,19 +2,15 @@
 
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms
-from mishformer_lens.patchers.llama_like.components import COMPONENTS
-from mishformer_lens.patchers.parts import MLP, Attention, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
+from mishformer_lens.patchers.parts import MLP, Norm
 
 FAMILY = Family(
     name="ministral3",
     base_model="Ministral3Model",
     components=COMPONENTS,
     norm=Norm("rms", own=True),
-    attention=Attention(
-        rotary=True,
-        n_heads="config.num_attention_heads",
-        n_key_value_heads="config.num_key_value_heads",
-    ),
+    attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
     first_release="5.0",
     template="llama_like",

@@ -1,22 +1,18 @@
 """Olmo2: what its models have in every release."""
 
+import dataclasses
+
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms
-from mishformer_lens.patchers.llama_like.components import COMPONENTS, POST_NORMS, QUERY_KEY_NORMS
-from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS, POST_NORMS, QUERY_KEY_NORMS
+from mishformer_lens.patchers.parts import MLP, Block, Norm
 
 FAMILY = Family(
     name="olmo2",
     base_model="Olmo2Model",
     components=COMPONENTS | POST_NORMS | QUERY_KEY_NORMS,
     norm=Norm("rms", own=True),
-    attention=Attention(
-        rotary=True,
-        n_heads="config.num_attention_heads",
-        n_key_value_heads="config.num_key_value_heads",
-        query_key_norm="joined",
-        norms_in_turn=True,
-    ),
+    attention=dataclasses.replace(GROUPED_HEADS, query_key_norm="joined", norms_in_turn=True),
     mlp=MLP(gated=True),
     block=Block(norms="after"),
     first_release="4.47",

@@ -1,8 +1,11 @@
 """Phi: what its models have in every release."""
 
+import dataclasses
+
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms
-from mishformer_lens.patchers.parts import Attention, Block, Norm
+from mishformer_lens.patchers.llama_like.components import GROUPED_HEADS
+from mishformer_lens.patchers.parts import Block, Norm
 
 FAMILY = Family(
     name="phi",
@@ -18,12 +21,7 @@ FAMILY = Family(
         "ln2": "input_layernorm",
     },
     norm=Norm("layer", own=False),
-    attention=Attention(
-        rotary=True,
-        query_key_norm="head pos",
-        n_heads="config.num_attention_heads",
-        n_key_value_heads="config.num_key_value_heads",
-    ),
+    attention=dataclasses.replace(GROUPED_HEADS, query_key_norm="head pos"),
     block=Block(parallel=True, shared_norm=True),
     optional=("attn.q_norm", "attn.k_norm"),
     template="llama_like",
@@ -37,7 +35,7 @@ FAMILY = Family(
             ("self.activation_fn(hidden_states)", "self.hook_post(self.activation_fn(self.hook_pre(hidden_states)))"),
         ],
         "DecoderLayer.forward": [
-            ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
+            forms.RESIDUAL_PRE,
             (
                 "self.input_layernorm(hidden_states)",
                 "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",

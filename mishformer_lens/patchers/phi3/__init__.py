@@ -1,9 +1,12 @@
 """Phi-3: what its models have in every release."""
 
+import dataclasses
+
 from mishformer_lens.engine import Edits
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms, fused
-from mishformer_lens.patchers.parts import MLP, PART_BY_PART, Attention, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
+from mishformer_lens.patchers.parts import MLP, PART_BY_PART, Norm
 
 
 def _layer(attention: str) -> Edits:
@@ -35,21 +38,9 @@ def _layer(attention: str) -> Edits:
 FAMILY = Family(
     name="phi3",
     base_model="Phi3Model",
-    components={
-        "blocks": "layers",
-        "ln_final": "norm",
-        "attn": "self_attn",
-        "mlp": "mlp",
-        "ln1": "input_layernorm",
-        "ln2": "post_attention_layernorm",
-    },
+    components=COMPONENTS,
     norm=Norm("rms", own=True),
-    attention=Attention(
-        rotary=True,
-        qkv_layout=PART_BY_PART,
-        n_heads="config.num_attention_heads",
-        n_key_value_heads="config.num_key_value_heads",
-    ),
+    attention=dataclasses.replace(GROUPED_HEADS, qkv_layout=PART_BY_PART),
     mlp=MLP(gated=True),
     template="llama_like",
     prefix="Phi3",

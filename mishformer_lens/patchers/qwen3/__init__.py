@@ -1,22 +1,18 @@
 """Qwen3: what its models have in every release."""
 
+import dataclasses
+
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms
-from mishformer_lens.patchers.llama_like.components import COMPONENTS, QUERY_KEY_NORMS
-from mishformer_lens.patchers.parts import MLP, Attention, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS, QUERY_KEY_NORMS
+from mishformer_lens.patchers.parts import MLP, Norm
 
 FAMILY = Family(
     name="qwen3",
     base_model="Qwen3Model",
     components=COMPONENTS | QUERY_KEY_NORMS,
     norm=Norm("rms", own=True),
-    attention=Attention(
-        rotary=True,
-        n_heads="config.num_attention_heads",
-        n_key_value_heads="config.num_key_value_heads",
-        query_key_norm="pos head",
-        norms_in_turn=True,
-    ),
+    attention=dataclasses.replace(GROUPED_HEADS, query_key_norm="pos head", norms_in_turn=True),
     mlp=MLP(gated=True),
     first_release="4.51",
     template="llama_like",

@@ -1,12 +1,15 @@
 """StableLM: what its models have in every release."""
 
+import dataclasses
+
 from mishformer_lens.engine import Edit
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms
-from mishformer_lens.patchers.parts import MLP, Attention, Block, Norm
+from mishformer_lens.patchers.llama_like.components import GROUPED_HEADS
+from mishformer_lens.patchers.parts import MLP, Block, Norm
 
 LAYER: list[Edit | tuple[str, str]] = [
-    ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
+    forms.RESIDUAL_PRE,
     (
         "self.input_layernorm(hidden_states)",
         "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",
@@ -53,12 +56,7 @@ FAMILY = Family(
         "ln2": "post_attention_layernorm",
     },
     norm=Norm("layer", own=False),
-    attention=Attention(
-        rotary=True,
-        query_key_norm="each head",
-        n_heads="config.num_attention_heads",
-        n_key_value_heads="config.num_key_value_heads",
-    ),
+    attention=dataclasses.replace(GROUPED_HEADS, query_key_norm="each head"),
     mlp=MLP(gated=True),
     # Parallel blocks have no second norm.
     block=Block(parallel="use_parallel_residual", shared_norm=True),

@@ -2,23 +2,15 @@
 
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms
-from mishformer_lens.patchers.parts import Attention, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
+from mishformer_lens.patchers.parts import Norm
 
 FAMILY = Family(
     name="starcoder2",
     base_model="Starcoder2Model",
-    components={
-        "blocks": "layers",
-        "ln_final": "norm",
-        "attn": "self_attn",
-        "mlp": "mlp",
-        "ln1": "input_layernorm",
-        "ln2": "post_attention_layernorm",
-    },
+    components=COMPONENTS,
     norm=Norm("layer", own=False),
-    attention=Attention(
-        rotary=True, n_heads="config.num_attention_heads", n_key_value_heads="config.num_key_value_heads"
-    ),
+    attention=GROUPED_HEADS,
     template="llama_like",
     prefix="Starcoder2",
     forms={

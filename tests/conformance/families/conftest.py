@@ -6,35 +6,24 @@ import pytest
 import torch
 
 import mishformer_lens
+from tests.conformance.conftest import DTYPES
+from tests.conformance.conftest import cases as cases_of
 from tests.kinds import kinds
 from tests.models import Case
 
-DTYPES = (torch.float32, torch.bfloat16)
 
-
-def cases(*attention: str, dtypes: tuple[torch.dtype, ...] = DTYPES) -> list[Any]:
-    """A parameter for every combination; what the release declares unsupported is skipped with its reason.
+def here() -> tuple[str, ...]:
+    """The kinds whose family the installed release has, and hook points are for.
 
     A family that the release does not have is no case of it, rather than a skipped one.
     """
-    return [
-        pytest.param(case, id=str(case), marks=_marks(case))
-        for case in (Case(kind, each, dtype) for kind in here() for each in attention for dtype in dtypes)
-    ]
-
-
-def here() -> list[str]:
-    """The kinds whose family the installed release has, and hook points are for."""
     variants = mishformer_lens.variants
-    return [name for name, kind in kinds().items() if kind.exists and variants[kind.family] is not None]
+    return tuple(name for name, kind in kinds().items() if kind.exists and variants[kind.family] is not None)
 
 
-def _marks(case: Case) -> list[pytest.MarkDecorator]:
-    variant = mishformer_lens.variants[case.family]
-    assert variant is not None, "the suite runs on releases that have a variant"
-    if case.attention in variant.attention:
-        return []
-    return [pytest.mark.skip(reason=f"{case.attention}: {variant.unsupported[case.attention]}")]
+def cases(*attention: str, dtypes: tuple[torch.dtype, ...] = DTYPES) -> list[Any]:
+    """A parameter for every combination of those kinds; what the release declares unsupported is skipped."""
+    return cases_of(*attention, dtypes=dtypes, kinds=here())
 
 
 @pytest.fixture(params=cases("eager", "sdpa"))

@@ -9,7 +9,7 @@ import mishformer_lens
 from tests.conformance.families.contract import block_of, contract, reached_from, unflagged
 from tests.kinds import kinds
 from tests.models import N_HEADS, Case, make_model, make_tokens
-from tests.recording import Values, hooked, noise_like, recorded
+from tests.recording import Values, changed, hooked, noise_like, recorded
 
 SCORES = ("hook_attn_scores", "hook_pattern")
 
@@ -29,16 +29,6 @@ def run(model: Any, points: Any, names: Iterable[str], edited: str, edit: Any) -
     with torch.no_grad(), recorded(points, names) as values, hooked(points, {edited: edit}):
         values["logits"].append(model(make_tokens()).logits)
     return values
-
-
-def changed(before: Values, after: Values) -> set[str]:
-    """The names whose activations are not bit-equal."""
-    assert before.keys() == after.keys()
-    return {
-        name
-        for name in before
-        if len(before[name]) != len(after[name]) or not all(map(torch.equal, before[name], after[name]))
-    }
 
 
 def test_an_edit_reaches_what_the_contract_says_and_nothing_else(float32_case: Case) -> None:

@@ -8,7 +8,8 @@ import mishformer_lens
 from mishformer_lens.errors import ReplacedCodeError
 from mishformer_lens.patchers import FAMILIES
 from tests.conformance.families.contract import contract
-from tests.models import Case, family_of, make_model, make_tokens
+from tests.models import Case, make_model, make_tokens
+from tests.outcome_plugin import family_of
 
 
 def test_a_part_whose_forward_was_replaced_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
