@@ -13,6 +13,9 @@ from mishformer_lens.patchers import contract
 from mishformer_lens.patchers.contract import HookSpec
 from mishformer_lens.patchers.parts import MLP, PLAIN_MLP, PRE_NORM_BLOCK, Attention, Block, DropIn, Norm
 
+_PARTS_OF_THE_MODEL = {"blocks", "embed.ln", "ln_final"}
+_WRITTEN_BY = {"hook_attn_out": "attn", "hook_mlp_out": "mlp"}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Variant:
@@ -58,8 +61,9 @@ class Family:
     Attributes:
         name: name of its package in transformers.
         base_model: the class that holds embeddings and blocks.
-        components: TransformerLens's name of a part to HuggingFace's: ``blocks`` and ``ln_final`` seen from the base
-            model, the others from a block. Empty where a part is no module, and its code the block's own.
+        components: TransformerLens's name of a part to HuggingFace's: ``blocks``, ``ln_final`` and ``embed.ln``, which
+            few have, seen from the base model, the others from a block. Empty where a part is no module, and its code
+            the block's own.
         norm, attention, mlp, block: what its blocks consist of.
         learned_positions: whether an embedding of positions is added to that of the tokens.
         optional: the parts among ``components`` that some models or blocks of the family lack.
@@ -108,7 +112,8 @@ class Family:
     @property
     def embedding_hooks(self) -> tuple[HookSpec, ...]:
         """The hook points before the blocks, in the order in which they fire."""
-        return (contract.EMBED, contract.POS_EMBED) if self.learned_positions else (contract.EMBED,)
+        norm = contract.EMBED_NORM if "embed.ln" in self.components else ()
+        return (*norm, contract.EMBED, contract.POS_EMBED) if self.learned_positions else (*norm, contract.EMBED)
 
     @functools.cached_property
     def block_hooks(self) -> tuple[HookSpec, ...]:
@@ -123,10 +128,13 @@ class Family:
     @functools.cached_property
     def block_parts(self) -> tuple[str, ...]:
         """TransformerLens's names of the parts that a block may have as modules."""
-        return tuple(part for part, name in self.components.items() if name and part not in {"blocks", "ln_final"})
+        return tuple(part for part, name in self.components.items() if name and part not in _PARTS_OF_THE_MODEL)
 
     def home_of(self, spec: HookSpec) -> str:
         """The part in whose code a hook point is: its own, or the block itself where that is no module."""
+        writes = _WRITTEN_BY.get(spec.name, "")
+        if writes in self.block.written_inside:
+            return writes
         return spec.part if self.components.get(spec.part) != "" else ""
 
     def has(self, spec: HookSpec, missing: frozenset[str]) -> bool:
@@ -145,7 +153,7 @@ class Family:
         """Whether a part is one of torch's layer norms, rather than a norm of a class of the family's own."""
         of_heads = part.startswith("attn.")
         own = self.norm.own or (of_heads and self.attention.query_key_norm == "each head")
-        return (of_heads or part.startswith("ln")) and not own
+        return (of_heads or part.rpartition(".")[2].startswith("ln")) and not own
 
     @functools.cached_property
     def variants(self) -> tuple[Variant, ...]:

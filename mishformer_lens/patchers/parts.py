@@ -71,11 +71,14 @@ class Block:
         shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does. Then
             ``ln2`` is the same module as ``ln1``; or, where models of the family differ, an optional part, and those
             that lack it share ``ln1``.
+        written_inside: the parts whose own code adds what they write to the residual stream: ``hook_attn_out`` is in
+            ``attn`` then, ``hook_mlp_out`` in ``mlp``.
     """
 
     norms: Literal["before", "after"] = "before"
     parallel: bool | str = False
     shared_norm: bool = False
+    written_inside: tuple[str, ...] = ()
 
 
 PRE_NORM_BLOCK = Block()
