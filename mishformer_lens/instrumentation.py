@@ -93,7 +93,7 @@ class Instrumentation:
         missing: set[str] = set()
         if isinstance(family.block.parallel, str) and getattr(config, family.block.parallel):
             missing.add("hook_resid_mid")
-        if family.attention.n_key_value_heads and config.num_key_value_heads != config.num_attention_heads:
+        if family.attention.has_fewer_keys(config):
             missing.add("hook_attn_in")
         lacking = tuple(
             {part for part in family.optional if self._part(block, part) is None}
@@ -274,7 +274,8 @@ class Instrumentation:
             for part in ("", *self.family.block_parts):
                 if part not in missing:
                     yield self.place(layer, part)
-        yield self.place(None, "ln_final")
+        for part in self.family.model_parts:
+            yield self.place(None, part)
 
     def attributes(self, place: Place) -> dict[str, object]:
         """What the module at ``place`` carries while it is lent: its hook points, and helpers of its patched code."""
@@ -384,7 +385,7 @@ def find_base_model(model: nn.Module) -> tuple[Family, nn.Module]:
         cls: Any = type(part)
         family = _family_of(cls)
         if family is not None:
-            found.append((family, part))
+            found.append((family.for_model(part.config), part))
     if len(found) == 1:
         return found[0]
     known = ", ".join(f"{family.name} ({family.base_model})" for family in FAMILIES.values())

@@ -77,6 +77,8 @@ class Family:
         class_forms: likewise what takes the place of some of them in releases with an attention class per kernel, and
             what else the template asks of those.
         refused: values of configuration fields of models that hook points are not for, with the reason.
+        models: what is otherwise in models whose configuration says so: fields and their values, and then, by name,
+            what takes the place of something in this description, as ``attention.rotary``.
         drop_in: what the drop-in ``HookedTransformer`` needs to know. None: it refuses the family.
     """
 
@@ -97,7 +99,17 @@ class Family:
     forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     class_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     refused: Mapping[tuple[str, object], str] = dataclasses.field(default_factory=dict, repr=False)
+    models: tuple[tuple[Mapping[str, object], Mapping[str, object]], ...] = ()
     drop_in: DropIn | None = dataclasses.field(default=None, repr=False)
+
+    def for_model(self, config: object) -> "Family":
+        """The description of a model with that configuration: this one, or what ``models`` makes of it."""
+        chosen = tuple(
+            index
+            for index, (fields, _) in enumerate(self.models)
+            if all(getattr(config, name) == value for name, value in fields.items())
+        )
+        return _with_differences(self, chosen) if chosen else self
 
     @property
     def module_name(self) -> str:
@@ -129,6 +141,11 @@ class Family:
     def block_parts(self) -> tuple[str, ...]:
         """TransformerLens's names of the parts that a block may have as modules."""
         return tuple(part for part, name in self.components.items() if name and part not in _PARTS_OF_THE_MODEL)
+
+    @functools.cached_property
+    def model_parts(self) -> tuple[str, ...]:
+        """TransformerLens's names of the parts outside of the blocks that hook points are in."""
+        return tuple(part for part in self.components if part in _PARTS_OF_THE_MODEL - {"blocks"})
 
     def home_of(self, spec: HookSpec) -> str:
         """The part in whose code a hook point is: its own, or the block itself where that is no module."""
@@ -192,6 +209,22 @@ class Family:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Family":
         return self
+
+
+@functools.lru_cache(maxsize=256)
+def _with_differences(family: Family, chosen: tuple[int, ...]) -> Family:
+    """The description with some of ``family.models``, the same object each time."""
+    values: dict[str, Any] = {"models": ()}
+    for index in chosen:
+        for name, value in family.models[index][1].items():
+            whole, _, inner = name.partition(".")
+            before = values.get(whole, getattr(family, whole))
+            if isinstance(before, Mapping):
+                value = {**before, inner: value}
+            elif inner:
+                value = dataclasses.replace(before, **{inner: value})
+            values[whole] = value
+    return dataclasses.replace(family, **values)
 
 
 def _variant_modules(folder: str) -> dict[str, ModuleType]:

@@ -10,6 +10,7 @@ BLOOM = Kind(
     {"n_head": 4, "n_layer": 2, "attention_dropout": 0.0, "hidden_dropout": 0.0, "tie_word_embeddings": True},
     key_value_heads=4,
     d_mlp=128,
+    fused="group",
     gated=False,
     rotary=False,
     norm="layer",

@@ -106,12 +106,14 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
         for letter in "qk":
             rest = at(f"attn.hook_{letter}")[..., rotated:]
             assert torch.equal(at(f"attn.hook_rot_{letter}")[..., rotated:], rest), letter
-    if "qkv" in seen and FAMILIES[form.family].attention.qkv_layout == "head part d_head":
-        queries = at("attn.hook_q"), at("attn.hook_k"), at("attn.hook_v")
-        assert torch.equal(torch.stack(queries, -2).flatten(2), seen["qkv"][1])
-    elif "qkv" in seen:
-        queries = at("attn.hook_q"), at("attn.hook_k"), at("attn.hook_v")
-        assert torch.equal(torch.cat([each.flatten(-2) for each in queries], -1), seen["qkv"][1])
+    if "qkv" in seen:
+        queries, keys, values = at("attn.hook_q"), at("attn.hook_k"), at("attn.hook_v")
+        sharing = queries.shape[2] // keys.shape[2]
+        together = {
+            "part": torch.cat([queries, keys, values], 2),
+            "group": torch.cat([queries.unflatten(2, (-1, sharing)), keys.unsqueeze(3), values.unsqueeze(3)], 3),
+        }
+        assert torch.equal(together[form.fused].flatten(2), seen["qkv"][1])
     if "gate_up" in seen:
         assert torch.equal(torch.cat([at("mlp.hook_pre"), at("mlp.hook_pre_linear")], -1), seen["gate_up"][1])
     if "in" in seen:
