@@ -11,16 +11,17 @@ Heads = tuple[int, int, int]
 
 def part_of(fused: torch.Tensor, part: int, layout: str | None, heads: Heads, d_head: int) -> torch.Tensor:
     """Queries, keys or values (0, 1, 2) ``[..., head_index, d_head]`` out of ``fused`` ``[..., outputs]``."""
+    split: torch.Tensor
     if layout == PART_BY_PART:
         # Not einops: keys and values may have fewer heads than queries.
-        return fused.split([number * d_head for number in heads], -1)[part].unflatten(-1, (-1, d_head))
-    if layout == GROUP_BY_GROUP:
+        split = fused.split([number * d_head for number in heads], -1)[part].unflatten(-1, (-1, d_head))
+    elif layout == GROUP_BY_GROUP:
         queries = heads[0] // heads[1]
         groups = fused.unflatten(-1, (heads[1], queries + 2, d_head)).split([queries, 1, 1], -2)
-        return groups[part].flatten(-3, -2)
-    split: torch.Tensor = einops.rearrange(
-        fused, f"... ({layout}) -> part ... head d_head", part=3, head=heads[0], d_head=d_head
-    )[part]
+        split = groups[part].flatten(-3, -2)
+    else:
+        axes = f"... ({layout}) -> part ... head d_head"
+        split = einops.rearrange(fused, axes, part=3, head=heads[0], d_head=d_head)[part]
     return split
 
 
