@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mishformer_lens.errors import HookShapeError, TracedHookError
 from mishformer_lens.lens_hook_point import Direction, LensHookPoint
-from mishformer_lens.listening import LOCK, Observer, add_observers, remove_observers, set_listening
+from mishformer_lens.listening import LOCK, Observer, Together
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
@@ -63,7 +63,7 @@ class HookPoint(LensHookPoint):
     def _listen(self, listening: bool) -> None:
         with LOCK:
             if listening != self.listening:
-                set_listening([self], listening)
+                Together([self]).set_listening(listening)
 
     def join(self, group: "HookGroup") -> None:
         """Have ``group`` look at this hook point whenever it begins or ceases to listen."""
@@ -94,11 +94,11 @@ class HookPoint(LensHookPoint):
         """
         with LOCK:
             self.require()
-            add_observers([(self, observer)])
+            Together([self]).add_observers([observer])
 
     def remove_observer(self, observer: Observer) -> None:
         """Take an observer off again; nothing happens where it is not on."""
-        remove_observers([(self, observer)])
+        Together([self]).remove_observers([observer])
 
     def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
         with self._registering():

@@ -23,7 +23,7 @@ from mishformer_lens.hook_points import Absent, HookPoints, unflagged
 from mishformer_lens.hooks import HookPoint
 from mishformer_lens.lending import Place
 from mishformer_lens.lent_classes import LentClass
-from mishformer_lens.listening import LOCK, Observer, add_observers, remove_observers
+from mishformer_lens.listening import LOCK, Observer, Together
 from mishformer_lens.loans import Links, shared_module
 from mishformer_lens.patched_classes import lent_class, refuse_foreign
 from mishformer_lens.patchers import FAMILIES, Family, Variant
@@ -53,6 +53,7 @@ class Instrumentation:
         self._source = source
         self.hook_points = HookPoints(self)
         self.observers = 0
+        self._observed: tuple[tuple[str, ...], Together] = (), Together(())
         self.base = Place(self, None, "", "")
         self._places: dict[tuple[int | None, str], Place] = {(None, ""): self.base}
         self._helpers: dict[int, Mapping[str, Mapping[str, object]]] = {}
@@ -172,17 +173,25 @@ class Instrumentation:
             ReplacedCodeError: other code replaced what the hook points would be in.
             TracedCacheError: in the context, the model is exported.
         """
-        pairs = [(self[name], observer) for name, observer in observers.items()]
+        points, each = self._together(tuple(observers)), tuple(observers.values())
         with LOCK:
             self.require()
-            add_observers(pairs)
-            self.observers += len(pairs)
+            points.add_observers(each)
+            self.observers += len(each)
         try:
             yield
         finally:
             with LOCK:
-                self.observers -= len(pairs)
-                remove_observers(pairs)
+                self.observers -= len(each)
+                points.remove_observers(each)
+
+    def _together(self, names: tuple[str, ...]) -> Together:
+        """The hook points with these names; the next who observes most often asks for the same."""
+        known, points = self._observed
+        if names != known:
+            points = Together([self[name] for name in names])
+            self._observed = names, points
+        return points
 
     @property
     def unflagged_names(self) -> list[str]:
@@ -224,7 +233,8 @@ class Instrumentation:
         duplicate = object.__new__(type(self))
         memo[id(self)] = duplicate
         # Observers and contexts are those of the original.
-        vars(duplicate).update(copy.deepcopy(vars(self) | {"observers": 0, "_contexts": 0}, memo))
+        state = {"observers": 0, "_observed": ((), Together(())), "_contexts": 0}
+        vars(duplicate).update(copy.deepcopy(vars(self) | state, memo))
         if duplicate.active:
             with LOCK:
                 _instrumented[duplicate.model] = weakref.ref(duplicate)
