@@ -53,10 +53,10 @@ class HookPoints(Mapping[str, HookPoint]):
         return _names(self._instrumentation.family, self._instrumentation.absent())
 
     def _make(self, name: str) -> HookPoint:
-        spec = self.names()[name]
+        family, absent = self._instrumentation.family, self._instrumentation.absent()
+        spec = _names(family, absent)[name]
         layer = int(name.split(".", 2)[1]) if name.startswith("blocks.") else None
-        missing = frozenset[str]() if layer is None else self._instrumentation.absent()[layer]
-        parts = self._instrumentation.family.places_of(spec, missing)
+        parts = family.places_of(spec, frozenset() if layer is None else absent[layer])
         point = HookPoint()
         point.name = name
         point.shared = spec.shared

@@ -323,16 +323,8 @@ class Instrumentation:
         """Refuse a model with parts that hook points cannot be put on.
 
         Raises:
-            UnsupportedModelError: something else stands in the place of a part, or one module in the places of two; or
-                the configuration says that other code is to run.
+            UnsupportedModelError: something else stands in the place of a part, or one module in the places of two.
         """
-        config = vars(self.model.config)
-        for name, value in self.family.needs.items():
-            if config.get(name, value) != value:
-                raise UnsupportedModelError(
-                    f"the configuration of this {type(self.model).__name__} says {name}={config[name]}: it runs code "
-                    f"that hook points are not in. Needed is {name}={value}: set model.config.{name} to that."
-                )
         seen: dict[nn.Module, str] = {}
         for place in self.places():
             module = place.find()
@@ -363,14 +355,12 @@ def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Ins
             environment variable ``MISHFORMER_LENS_ALLOW_UNVERIFIED`` says.
 
     Raises:
-        UnsupportedModelError: the model contains no, or more than one, base model of a known family, or parts of it
-            were replaced by something that the hook points cannot be put on.
+        UnsupportedModelError: the model contains no, or more than one, base model of a known family, its configuration
+            says what hook points are not for, or parts of it were replaced by something that they cannot be put on.
         ResolutionError: there is no proven variant for the installed release.
     """
     family, base = find_base_model(model)
-    for (field, value), reason in family.refused.items():
-        if getattr(base.config, field) == value:
-            raise UnsupportedModelError(f"this {family.name} model has {field}={value}: {reason}.")
+    family.refuse_other_configurations(base.config)
     with LOCK:
         existing = _instrumented.get(base, _nothing)()
         if existing is not None:

@@ -2,6 +2,7 @@
 
     python tools/mutation.py                  every form of an edit once, with the installed transformers
     python tools/mutation.py --family NAME    every edit of one family
+    python tools/mutation.py --among NAME...  every form of an edit once, of these families
     python tools/mutation.py --json FILE      and what happened to each mutant
     python tools/mutation.py --only TEXT      the mutants with this in their names: does a new test catch them?
     python tools/mutation.py TEST...          with some of the tests only
@@ -366,13 +367,15 @@ def paths_of(tests: Sequence[str]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=list(FAMILIES), help="every edit of one family, instead of each form once")
+    parser.add_argument("--among", nargs="+", choices=list(FAMILIES), metavar="NAME", help="each form of these, once")
     parser.add_argument("--removals", action="store_true", help="drop whole edits only: a few minutes instead of many")
     parser.add_argument("--only", metavar="TEXT", default="", help="only the mutants with this in their names")
     parser.add_argument("--json", type=Path, help="write what happened to each mutant to this file")
     parser.add_argument("-k", metavar="EXPRESSION", default="", help="only the tests that pytest's -k selects")
     parser.add_argument("tests", nargs="*", help="test files instead of the whole conformance suite")
     arguments = parser.parse_args()
-    families = [family for family in FAMILIES.values() if arguments.family in (None, family.name)]
+    names = [arguments.family] if arguments.family is not None else arguments.among or list(FAMILIES)
+    families = [FAMILIES[name] for name in names]
     trials = make_trials(families, each_form_once=arguments.family is None)
     if arguments.removals:
         trials = [trial for trial in trials if trial.mutant is None or trial.mutant.drops_edit]

@@ -9,9 +9,10 @@ from types import ModuleType
 from typing import Any
 
 from mishformer_lens.engine import Edits
+from mishformer_lens.errors import UnsupportedModelError
 from mishformer_lens.patchers import contract
 from mishformer_lens.patchers.contract import HookSpec
-from mishformer_lens.patchers.parts import MLP, PLAIN_MLP, PRE_NORM_BLOCK, Attention, Block, DropIn, Norm
+from mishformer_lens.patchers.parts import MLP, PLAIN_MLP, PRE_NORM_BLOCK, Attention, Block, DropIn, Need, Norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ class Family:
         learned_positions: whether an embedding of positions is added to that of the tokens.
         optional: the parts among ``components`` that some models or blocks of the family lack.
         aliases: other names of parts, under which their hook points are found too.
-        needs: configuration fields that have to have a certain value: with another, other code runs than hooks are in.
+        needs: configuration fields that have to have a certain value: models with another are refused.
         first_release: the first release of transformers that has it, as ``4.51``; the oldest that variants are for,
             where it is older.
         template: the folder of the template whose variants it follows; those in its own folder take precedence.
@@ -72,7 +73,6 @@ class Family:
         forms: for the template, what stands in its source: edits by member, without the prefix.
         class_forms: likewise what takes the place of some of them in releases with an attention class per kernel, and
             what else the template asks of those.
-        refused: values of configuration fields of models that hook points are not for, with the reason.
         drop_in: what the drop-in ``HookedTransformer`` needs to know. None: it refuses the family.
     """
 
@@ -86,14 +86,27 @@ class Family:
     learned_positions: bool = False
     optional: tuple[str, ...] = ()
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    needs: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    needs: Mapping[str, Need] = dataclasses.field(default_factory=dict)
     first_release: str = "4.44"
     template: str | None = None
     prefix: str = ""
     forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     class_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
-    refused: Mapping[tuple[str, object], str] = dataclasses.field(default_factory=dict, repr=False)
     drop_in: DropIn | None = dataclasses.field(default=None, repr=False)
+
+    def refuse_other_configurations(self, config: object) -> None:
+        """Refuse a model whose configuration says what hook points are not for.
+
+        Raises:
+            UnsupportedModelError: a field has another value than it has to have; the message says why.
+        """
+        fields = vars(config)
+        for name, need in self.needs.items():
+            found = fields.get(name, need.value)
+            if found != need.value:
+                raise UnsupportedModelError(
+                    f"this {self.name} model has {name}={found}: {need.reason}. Needed is {name}={need.value}."
+                )
 
     @property
     def module_name(self) -> str:

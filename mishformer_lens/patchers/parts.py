@@ -81,6 +81,19 @@ class Block:
 PRE_NORM_BLOCK = Block()
 
 
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """The value of a configuration field that models have to have.
+
+    Attributes:
+        value: the value.
+        reason: why a model with another cannot be hooked, and what can be done about it.
+    """
+
+    value: object
+    reason: str = dataclasses.field(repr=False)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class DropIn:
     """Where the drop-in ``HookedTransformer`` finds what TransformerLens has names for.

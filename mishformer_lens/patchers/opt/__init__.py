@@ -1,7 +1,7 @@
 """OPT: what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.parts import Attention, Norm
+from mishformer_lens.patchers.parts import Attention, Need, Norm
 
 _NORMS_BEHIND = (
     "its norms stand behind attention and MLP and make the residual stream anew, so that ln1, ln2 and the residual "
@@ -23,8 +23,8 @@ FAMILY = Family(
     norm=Norm("layer", own=False),
     attention=Attention(rotary=False, n_heads="num_heads"),
     learned_positions=True,
-    refused={
-        ("do_layer_norm_before", False): _NORMS_BEHIND,
-        ("_remove_final_layer_norm", True): "it has no norm behind its blocks, so ln_final would never fire",
+    needs={
+        "do_layer_norm_before": Need(True, _NORMS_BEHIND),
+        "_remove_final_layer_norm": Need(False, "it has no norm behind its blocks, so ln_final would never fire"),
     },
 )
