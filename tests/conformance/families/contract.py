@@ -7,7 +7,7 @@ import dataclasses
 import functools
 
 from tests.kinds import Kind, kinds
-from tests.models import BATCH, D_MLP, D_MODEL, N_HEADS, N_LAYERS, POS
+from tests.models import BATCH, D_MLP, D_MODEL, N_HEADS, N_LAYERS, POS, Case
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +126,15 @@ def _norm(name: str, sources: tuple[str, ...], shape: tuple[int, ...]) -> dict[s
 def unflagged(kind: str) -> list[str]:
     """The hook points that fire in TransformerLens with every flag off."""
     return [name for name, entry in contract(kind).items() if not entry.flagged]
+
+
+def of_one_block(case: Case) -> list[str]:
+    """The hook points outside of the blocks and in one of them, where a pass for each of them all takes too long.
+
+    The first block under eager attention and the last under a kernel: layers differ in some families.
+    """
+    layer = 0 if case.attention == "eager" else N_LAYERS - 1
+    return [name for name in contract(case.kind) if block_of(name) in ("", f"blocks.{layer}.")]
 
 
 def block_of(name: str) -> str:

@@ -9,7 +9,7 @@ import mishformer_lens
 from mishformer_lens.errors import HookShapeError, UnknownHookError
 from tests import outcome_plugin
 from tests.conformance.families.conftest import here
-from tests.conformance.families.contract import COPIES, contract, unflagged
+from tests.conformance.families.contract import COPIES, contract, of_one_block, unflagged
 from tests.kinds import kinds
 from tests.models import N_HEADS, Case, make_model, make_tokens
 from tests.recording import assert_same, hooked, recorded
@@ -55,7 +55,7 @@ def test_replacing_an_activation_by_itself_changes_nothing(case: Case) -> None:
     points = mishformer_lens.instrument(model).hook_points
     tokens = make_tokens()
     fused = model(tokens, labels=tokens, output_hidden_states=True)
-    for name in contract(case.kind):
+    for name in of_one_block(case):
         expected = fused
         if name.endswith(SCORES) and case.attention != "eager":
             # The layer is eager while anybody listens; to be compared with that.
@@ -73,7 +73,7 @@ def test_a_hook_may_edit_in_place(float32_case: Case) -> None:
     def in_place(activation: torch.Tensor, hook: Any) -> None:
         activation.mul_(0.5)
 
-    for name in contract(float32_case.kind):
+    for name in of_one_block(float32_case):
         with hooked(points, {name: lambda activation, hook: activation * 0.5}):
             expected = model(make_tokens()).logits
         with hooked(points, {name: in_place}):
@@ -84,7 +84,7 @@ def test_a_hook_that_returns_another_shape_is_refused(kind: str) -> None:
     model = make_model(Case(kind))
     points = mishformer_lens.instrument(model).hook_points
     expected = model(make_tokens()).logits
-    for name in contract(kind):
+    for name in of_one_block(Case(kind)):
         with (
             hooked(points, {name: lambda activation, hook: activation[:, :-1]}),
             pytest.raises(HookShapeError, match=name),
