@@ -27,6 +27,7 @@ from mishformer_lens.listening import LOCK, Observer, Together
 from mishformer_lens.loans import Links, shared_module
 from mishformer_lens.patched_classes import lent_class, refuse_foreign
 from mishformer_lens.patchers import FAMILIES, Family, Variant
+from mishformer_lens.patchers.family import NORMS_BEFORE
 from mishformer_lens.patchers.installed import Source
 from mishformer_lens.patchers.resolver import resolve_imported
 from mishformer_lens.suggestions import did_you_mean
@@ -96,18 +97,21 @@ class Instrumentation:
             missing.add("hook_resid_mid")
         if family.attention.n_key_value_heads and config.num_key_value_heads != config.num_attention_heads:
             missing.add("hook_attn_in")
-        lacking = tuple(
-            {part for part in family.optional if self._part(block, part) is None}
-            for block in self.blocks._modules.values()
-        )
         if family.components.get("ln2") == family.components.get("ln1"):
             missing.add("ln2")
-        return tuple(frozenset(missing | parts) for parts in lacking)
+        return tuple(frozenset(missing | self._absent_from(block)) for block in self.blocks._modules.values())
 
-    def _part(self, block: nn.Module | None, part: str) -> nn.Module | None:
-        for name in self.family.components[part].split("."):
-            block = None if block is None else block._modules.get(name)
-        return block
+    def absent_from_model(self) -> frozenset[str]:
+        """What of the family the live model lacks beside its blocks."""
+        return frozenset(_absent(self.model, self.family.optional_in_model, self.family.components))
+
+    def _absent_from(self, block: nn.Module | None) -> set[str]:
+        """What the family has as a part of some blocks, or as their form, and this one lacks."""
+        family = self.family
+        missing = _absent(block, family.optional_in_blocks, family.components_of(frozenset()))
+        if family.block.norms_before is not None and not getattr(block, family.block.norms_before):
+            missing.add(NORMS_BEFORE)
+        return missing
 
     def require(self) -> None:
         """Refuse a hook that could never fire.
@@ -196,7 +200,7 @@ class Instrumentation:
     @property
     def unflagged_names(self) -> list[str]:
         """The hook points that TransformerLens fires with all its flags off, in the order in which they fire."""
-        return list(unflagged(self.family, self.absent()))
+        return list(unflagged(self.family, self.absent(), self.absent_from_model()))
 
     def remove(self) -> None:
         """Give every part of the model that has hooks back as it was. Hooks that are on never fire again.
@@ -267,6 +271,9 @@ class Instrumentation:
         place = self._places.get((layer, part))
         if place is None:
             components = self.family.components
+            if layer is not None and part and self.family.cross_attention is not None:
+                block = self.blocks._modules.get(str(layer))
+                components = self.family.components_of(frozenset(self._absent_from(block)))
             if layer is None:
                 parent, path = self.base, components[part]
             elif not part:
@@ -281,10 +288,10 @@ class Instrumentation:
         """All places of the model as it is now, those around others first."""
         yield self.base
         for layer, missing in enumerate(self.absent()):
-            for part in ("", *self.family.block_parts):
-                if part not in missing:
-                    yield self.place(layer, part)
-        yield self.place(None, "ln_final")
+            for part in ("", *self.family.block_parts(missing)):
+                yield self.place(layer, part)
+        if "ln_final" not in self.absent_from_model():
+            yield self.place(None, "ln_final")
 
     def attributes(self, place: Place) -> dict[str, object]:
         """What the module at ``place`` carries while it is lent: its hook points, and helpers of its patched code."""
@@ -340,6 +347,17 @@ _instrumented: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Instrumentation]
 
 def _nothing() -> None:
     return None
+
+
+def _absent(module: nn.Module | None, parts: Iterable[str], components: Mapping[str, str]) -> set[str]:
+    """Those of ``parts`` that ``module`` lacks."""
+    return {part for part in parts if _part(module, components[part]) is None}
+
+
+def _part(module: nn.Module | None, path: str) -> nn.Module | None:
+    for name in path.split("."):
+        module = None if module is None else module._modules.get(name)
+    return module
 
 
 def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Instrumentation:

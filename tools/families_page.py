@@ -128,8 +128,14 @@ def _all_or_some(hook: str, having: list[Family], families: list[Family]) -> str
     without = [family.name for family in families if family not in having]
     if len(without) < len(having):
         return f"all but {', '.join(without)}"
-    part = hook.rpartition(".")[0]
-    return ", ".join(f"{family.name}{'°' if part in family.optional else ''}" for family in having)
+    return ", ".join(f"{family.name}{'°' if _is_optional(hook, family) else ''}" for family in having)
+
+
+def _is_optional(hook: str, family: Family) -> bool:
+    """Whether some models or blocks of a family lack a hook point."""
+    always = {spec.name for spec in family.hooks_of(frozenset(family.optional_in_blocks))}
+    in_block = any(spec.name == hook for spec in family.block_hooks)
+    return hook.rpartition(".")[0] in family.optional or (in_block and hook not in always)
 
 
 def _shape(spec: HookSpec) -> str:

@@ -25,9 +25,19 @@ def drop_in_of(family: Family) -> DropIn:
 
 
 def refuse_without_drop_in(model: nn.Module) -> None:
-    """Refuse a model of a family that the drop-in does not serve, before anything is done to it.
+    """Refuse a model of a kind that the drop-in does not serve, before anything is done to it.
 
     Raises:
-        UnsupportedModelError: it is of such a family, or of none.
+        UnsupportedModelError: it is of such a family, or of none, or has cross-attention.
     """
-    drop_in_of(find_base_model(model)[0])
+    family, base = find_base_model(model)
+    drop_in_of(family)
+    crossing = (family.cross_attention or {}).get("cross_attn")
+    if crossing is not None and any(
+        crossing in block._modules for block in base.get_submodule(family.components["blocks"]).children()
+    ):
+        raise UnsupportedModelError(
+            f"this {type(model).__name__} has cross-attention, and TransformerLens's HookedTransformer has none: its "
+            "ln2 is the MLP's norm. mishformer_lens.instrument(model) works: it gives blocks the hook points of "
+            "TransformerLens's encoder-decoder."
+        )

@@ -39,7 +39,9 @@ class HookSpec:
 RESIDUAL = "batch pos d_model"
 PER_HEAD = "batch pos head_index d_head"
 PER_KEY_VALUE_HEAD = "batch pos kv_head_index d_head"
+PER_ENCODER_HEAD = "batch encoder_pos head_index d_head"
 SCORES = "batch head_index query_pos key_pos"
+ENCODER_SCORES = "batch head_index query_pos encoder_pos"
 COPY_PER_HEAD = "batch pos head_index d_model"
 COPY_PER_KEY_VALUE_HEAD = "batch pos kv_head_index d_model"
 SCALE = "batch pos 1"
@@ -64,7 +66,9 @@ def block_hooks(parts: Collection[str], attention: Attention, mlp: MLP, block: B
         parts: TransformerLens's names of the parts that blocks of the family may have.
     """
     grouped = attention.n_key_value_heads is not None
-    before, after = (_norm, _nothing) if block.norms == "before" else (_nothing, _norm)
+    before, after, stream = (_norm if block.norms == place else _nothing for place in ("before", "after", "stream"))
+    crosses = "cross_attn" in parts
+    mlp_norm = "ln3" if crosses else "ln2"
     key_value, copies = (PER_KEY_VALUE_HEAD, COPY_PER_KEY_VALUE_HEAD) if grouped else (PER_HEAD, COPY_PER_HEAD)
     specs = [
         HookSpec("hook_resid_pre", RESIDUAL, shared=True),
@@ -82,15 +86,18 @@ def block_hooks(parts: Collection[str], attention: Attention, mlp: MLP, block: B
         *after("ln1"),
         *_norm("ln1_post"),
         HookSpec("hook_attn_out", RESIDUAL),
+        *stream("ln1"),
         HookSpec("hook_resid_mid", RESIDUAL),
+        *(_cross_attention() if crosses else ()),
         HookSpec("hook_mlp_in", RESIDUAL, "use_hook_mlp_in"),
-        *before("ln2"),
+        *before(mlp_norm),
         HookSpec("mlp.hook_pre", NEURONS),
         *((HookSpec("mlp.hook_pre_linear", NEURONS),) if mlp.gated else ()),
         HookSpec("mlp.hook_post", NEURONS),
         *after("ln2"),
         *_norm("ln2_post"),
         HookSpec("hook_mlp_out", RESIDUAL),
+        *stream("ln2"),
         HookSpec("hook_resid_post", RESIDUAL),
     ]
     missing = {"hook_resid_mid"} if block.parallel is True else set()
@@ -103,6 +110,26 @@ def _norm(name: str) -> tuple[HookSpec, ...]:
 
 def _nothing(_name: str) -> tuple[HookSpec, ...]:
     return ()
+
+
+def _cross_attention() -> tuple[HookSpec, ...]:
+    """Attention to what an encoder gave, as in the decoder of TransformerLens's ``HookedEncoderDecoder``.
+
+    There, too, ``ln2`` is its norm, and that of the MLP ``ln3``.
+    """
+    return (
+        HookSpec("hook_cross_attn_in", RESIDUAL, "use_attn_in"),
+        *_norm("ln2"),
+        HookSpec("cross_attn.hook_q", PER_HEAD),
+        HookSpec("cross_attn.hook_k", PER_ENCODER_HEAD),
+        HookSpec("cross_attn.hook_v", PER_ENCODER_HEAD),
+        HookSpec("cross_attn.hook_attn_scores", ENCODER_SCORES),
+        HookSpec("cross_attn.hook_pattern", ENCODER_SCORES),
+        HookSpec("cross_attn.hook_z", PER_HEAD),
+        HookSpec("cross_attn.hook_result", COPY_PER_HEAD, "use_attn_result"),
+        HookSpec("hook_cross_attn_out", RESIDUAL),
+        HookSpec("hook_resid_mid_cross", RESIDUAL),
+    )
 
 
 def _projected(attention: Attention, key_value: str) -> list[HookSpec]:

@@ -14,6 +14,11 @@ from mishformer_lens.patchers import contract
 from mishformer_lens.patchers.contract import HookSpec
 from mishformer_lens.patchers.parts import MLP, PLAIN_MLP, PRE_NORM_BLOCK, Attention, Block, DropIn, Need, Norm
 
+NORMS_BEFORE = "norms before attention and MLP"
+"""What a block lacks, among parts and hook points, that has its norms in the residual stream, in a family of both."""
+
+_PARTS_OF_THE_MODEL = {"blocks", "ln_final"}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Variant:
@@ -63,7 +68,9 @@ class Family:
             model, the others from a block. Empty where a part is no module, and its code the block's own.
         norm, attention, mlp, block: what its blocks consist of.
         learned_positions: whether an embedding of positions is added to that of the tokens.
-        optional: the parts among ``components`` that some models or blocks of the family lack.
+        cross_attention: what a block has beside, or instead of, ``components`` where it attends to what an encoder
+            gave, too: ``cross_attn``, its norm ``ln2``, and the MLP's, which is ``ln3`` then. None where no block does.
+        optional: the parts among all these that some models or blocks of the family lack.
         aliases: other names of parts, under which their hook points are found too.
         needs: configuration fields that have to have a certain value: models with another are refused.
         first_release: the first release of transformers that has it, as ``4.51``; the oldest that variants are for,
@@ -84,6 +91,7 @@ class Family:
     mlp: MLP = PLAIN_MLP
     block: Block = PRE_NORM_BLOCK
     learned_positions: bool = False
+    cross_attention: Mapping[str, str] | None = None
     optional: tuple[str, ...] = ()
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     needs: Mapping[str, Need] = dataclasses.field(default_factory=dict)
@@ -125,25 +133,48 @@ class Family:
 
     @functools.cached_property
     def block_hooks(self) -> tuple[HookSpec, ...]:
-        """The hook points that a block may have, in the order in which they fire."""
-        return contract.block_hooks(self.components.keys(), self.attention, self.mlp, self.block)
+        """The hook points that a block may have, in the order in which they fire where it has them all."""
+        return contract.block_hooks(self.components_of(frozenset()).keys(), self.attention, self.mlp, self.block)
 
     @property
     def final_hooks(self) -> tuple[HookSpec, ...]:
         """The hook points after the blocks, in the order in which they fire."""
         return contract.FINAL
 
-    @functools.cached_property
-    def block_parts(self) -> tuple[str, ...]:
-        """TransformerLens's names of the parts that a block may have as modules."""
-        return tuple(part for part, name in self.components.items() if name and part not in {"blocks", "ln_final"})
+    def hooks_of(self, missing: frozenset[str]) -> tuple[HookSpec, ...]:
+        """The hook points of a block that lacks ``missing``, in the order in which they fire."""
+        norms = self.block.norms if NORMS_BEFORE not in missing else "stream"
+        block = dataclasses.replace(self.block, norms=norms)
+        specs = contract.block_hooks(self.components_of(missing).keys(), self.attention, self.mlp, block)
+        return tuple(spec for spec in specs if self.has(spec, missing))
+
+    def components_of(self, missing: frozenset[str]) -> Mapping[str, str]:
+        """``components``, as they are with a block that lacks ``missing``."""
+        if self.cross_attention is None or "cross_attn" in missing:
+            return self.components
+        return {**self.components, **self.cross_attention}
+
+    @property
+    def optional_in_model(self) -> tuple[str, ...]:
+        """The optional parts that are the model's own, beside its blocks."""
+        return tuple(part for part in self.optional if part in _PARTS_OF_THE_MODEL)
+
+    @property
+    def optional_in_blocks(self) -> tuple[str, ...]:
+        """The optional parts of blocks."""
+        return tuple(part for part in self.optional if part not in _PARTS_OF_THE_MODEL)
+
+    def block_parts(self, missing: frozenset[str]) -> tuple[str, ...]:
+        """TransformerLens's names of the parts that a block which lacks ``missing`` has as modules."""
+        found = self.components_of(missing).items()
+        return tuple(part for part, name in found if name and part not in missing | _PARTS_OF_THE_MODEL)
 
     def home_of(self, spec: HookSpec) -> str:
         """The part in whose code a hook point is: its own, or the block itself where that is no module."""
         return spec.part if self.components.get(spec.part) != "" else ""
 
     def has(self, spec: HookSpec, missing: frozenset[str]) -> bool:
-        """Whether a block that lacks ``missing`` has a hook point: parts, and names of hook points."""
+        """Whether a block that lacks ``missing`` has a hook point: parts, names of hook points, and NORMS_BEFORE."""
         there = spec.part not in missing or (self.block.shared_norm and spec.part == "ln2")
         return there and spec.name not in missing
 

@@ -65,7 +65,10 @@ class Block:
     """How a block puts its parts together.
 
     Attributes:
-        norms: where ``ln1`` and ``ln2`` stand: before attention and MLP, or after them.
+        norms: where ``ln1`` and ``ln2`` stand: before attention and MLP; after them; or in the residual stream itself,
+            after what attention or MLP gives was added to it.
+        norms_before: the block's attribute that tells whether they stand ``before``, where models of the family differ;
+            else they stand in the ``stream``. None where they do not differ.
         parallel: whether attention and MLP read the same residual stream; such blocks have no ``hook_resid_mid``. A
             configuration field that tells so, where models of the family differ.
         shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does. Then
@@ -73,7 +76,8 @@ class Block:
             that lack it share ``ln1``.
     """
 
-    norms: Literal["before", "after"] = "before"
+    norms: Literal["before", "after", "stream"] = "before"
+    norms_before: str | None = None
     parallel: bool | str = False
     shared_norm: bool = False
 
