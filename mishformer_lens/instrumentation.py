@@ -95,7 +95,7 @@ class Instrumentation:
         missing: set[str] = set()
         if isinstance(family.block.parallel, str) and getattr(config, family.block.parallel):
             missing.add("hook_resid_mid")
-        if family.attention.n_key_value_heads and config.num_key_value_heads != config.num_attention_heads:
+        if family.attention.has_fewer_keys(config):
             missing.add("hook_attn_in")
         if family.components.get("ln2") == family.components.get("ln1"):
             missing.add("ln2")
@@ -290,8 +290,10 @@ class Instrumentation:
         for layer, missing in enumerate(self.absent()):
             for part in ("", *self.family.block_parts(missing)):
                 yield self.place(layer, part)
-        if "ln_final" not in self.absent_from_model():
-            yield self.place(None, "ln_final")
+        lacking = self.absent_from_model()
+        for part in self.family.model_parts:
+            if part not in lacking:
+                yield self.place(None, part)
 
     def attributes(self, place: Place) -> dict[str, object]:
         """What the module at ``place`` carries while it is lent: its hook points, and helpers of its patched code."""
@@ -402,7 +404,7 @@ def find_base_model(model: nn.Module) -> tuple[Family, nn.Module]:
         cls: Any = type(part)
         family = _family_of(cls)
         if family is not None:
-            found.append((family, part))
+            found.append((family.for_model(part.config), part))
     if len(found) == 1:
         return found[0]
     known = ", ".join(f"{family.name} ({family.base_model})" for family in FAMILIES.values())

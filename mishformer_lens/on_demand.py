@@ -10,15 +10,14 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import einops
 import torch
 from torch import fx, nn
 from transformers.pytorch_utils import Conv1D
 
+from mishformer_lens import fused
 from mishformer_lens.errors import HeadResultsError
 from mishformer_lens.hooks import HookGroup, HookPoint
 from mishformer_lens.patchers import Family
-from mishformer_lens.patchers.parts import PART_BY_PART
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
@@ -283,27 +282,14 @@ class AttentionInputs(HookGroup):
         for index, each in enumerate(inputs):
             outputs.append(outputs[0] if index and each is inputs[0] else projection(each))
         parts = [self._part(each, part) for part, each in enumerate(outputs)]
-        layout = self.family.attention.qkv_layout
-        if layout == PART_BY_PART:
-            return torch.cat([part.flatten(-2) for part in parts], -1)
-        stacked = torch.stack(parts)
-        return einops.rearrange(stacked, f"part batch pos head d_head -> batch pos ({layout})")
+        return fused.joined(parts, self.family.attention.qkv_layout)
 
     def _part(self, projected: torch.Tensor, part: int) -> torch.Tensor:
         """Query, key or value ``[batch, pos, head_index, d_head]``, each head from its own input."""
-        heads, d_head = projected.shape[-2], head_size(self.attention, self.family)
-        widths = [number * d_head for number in number_of_heads(self.attention, self.family)]
-        if projected.shape[-1] != sum(widths):
-            raise self._odd_width(projected, sum(widths))
-        if self.family.attention.qkv_layout == PART_BY_PART:
-            # Not einops: keys and values may have fewer heads than queries.
-            return self._own_heads(projected.split(widths, -1)[part])
-        split = einops.rearrange(
-            projected,
-            f"batch pos input ({self.family.attention.qkv_layout}) -> part batch pos input head d_head",
-            part=3,
-            head=heads,
-        )[part]
+        heads, d_head = number_of_heads(self.attention, self.family), head_size(self.attention, self.family)
+        if projected.shape[-1] != sum(heads) * d_head:
+            raise self._odd_width(projected, sum(heads) * d_head)
+        split = fused.part_of(projected, part, self.family.attention.qkv_layout, heads, d_head)
         return torch.diagonal(split, dim1=2, dim2=3).movedim(-1, 2)
 
     def _odd_width(self, projected: torch.Tensor, width: int) -> HeadResultsError:

@@ -49,6 +49,7 @@ NEURONS = "batch pos d_mlp"
 
 EMBED = HookSpec("hook_embed", RESIDUAL, shared=True)
 POS_EMBED = HookSpec("hook_pos_embed", RESIDUAL)
+EMBED_NORM = (HookSpec("embed.ln.hook_scale", SCALE), HookSpec("embed.ln.hook_normalized", RESIDUAL))
 FINAL = (HookSpec("ln_final.hook_scale", SCALE), HookSpec("ln_final.hook_normalized", RESIDUAL))
 
 _QUERY_KEY_NORM = {

@@ -17,7 +17,8 @@ from mishformer_lens.patchers.parts import MLP, PLAIN_MLP, PRE_NORM_BLOCK, Atten
 NORMS_BEFORE = "norms before attention and MLP"
 """What a block lacks, among parts and hook points, that has its norms in the residual stream, in a family of both."""
 
-_PARTS_OF_THE_MODEL = {"blocks", "ln_final"}
+_PARTS_OF_THE_MODEL = {"blocks", "embed.ln", "ln_final"}
+_WRITTEN_BY = {"hook_attn_out": "attn", "hook_mlp_out": "mlp"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,8 +65,9 @@ class Family:
     Attributes:
         name: name of its package in transformers.
         base_model: the class that holds embeddings and blocks.
-        components: TransformerLens's name of a part to HuggingFace's: ``blocks`` and ``ln_final`` seen from the base
-            model, the others from a block. Empty where a part is no module, and its code the block's own.
+        components: TransformerLens's name of a part to HuggingFace's: ``blocks``, ``ln_final`` and ``embed.ln``, which
+            few have, seen from the base model, the others from a block. Empty where a part is no module, and its code
+            the block's own.
         norm, attention, mlp, block: what its blocks consist of.
         learned_positions: whether an embedding of positions is added to that of the tokens.
         cross_attention: what a block has beside, or instead of, ``components`` where it attends to what an encoder
@@ -80,6 +82,8 @@ class Family:
         forms: for the template, what stands in its source: edits by member, without the prefix.
         class_forms: likewise what takes the place of some of them in releases with an attention class per kernel, and
             what else the template asks of those.
+        models: what is otherwise in models whose configuration says so: fields and their values, and then, by name,
+            what takes the place of something in this description, as ``attention.rotary``.
         drop_in: what the drop-in ``HookedTransformer`` needs to know. None: it refuses the family.
     """
 
@@ -100,6 +104,7 @@ class Family:
     prefix: str = ""
     forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     class_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
+    models: tuple[tuple[Mapping[str, object], Mapping[str, object]], ...] = ()
     drop_in: DropIn | None = dataclasses.field(default=None, repr=False)
 
     def refuse_other_configurations(self, config: object) -> None:
@@ -116,6 +121,15 @@ class Family:
                     f"this {self.name} model has {name}={found}: {need.reason}. Needed is {name}={need.value}."
                 )
 
+    def for_model(self, config: object) -> "Family":
+        """The description of a model with that configuration: this one, or what ``models`` makes of it."""
+        chosen = tuple(
+            index
+            for index, (fields, _) in enumerate(self.models)
+            if all(getattr(config, name) == value for name, value in fields.items())
+        )
+        return _with_differences(self, chosen) if chosen else self
+
     @property
     def module_name(self) -> str:
         """The module of transformers that the edits are for."""
@@ -129,7 +143,8 @@ class Family:
     @property
     def embedding_hooks(self) -> tuple[HookSpec, ...]:
         """The hook points before the blocks, in the order in which they fire."""
-        return (contract.EMBED, contract.POS_EMBED) if self.learned_positions else (contract.EMBED,)
+        norm = contract.EMBED_NORM if "embed.ln" in self.components else ()
+        return (*norm, contract.EMBED, contract.POS_EMBED) if self.learned_positions else (*norm, contract.EMBED)
 
     @functools.cached_property
     def block_hooks(self) -> tuple[HookSpec, ...]:
@@ -169,8 +184,16 @@ class Family:
         found = self.components_of(missing).items()
         return tuple(part for part, name in found if name and part not in missing | _PARTS_OF_THE_MODEL)
 
+    @functools.cached_property
+    def model_parts(self) -> tuple[str, ...]:
+        """TransformerLens's names of the parts outside of the blocks that hook points are in."""
+        return tuple(part for part in self.components if part in _PARTS_OF_THE_MODEL - {"blocks"})
+
     def home_of(self, spec: HookSpec) -> str:
         """The part in whose code a hook point is: its own, or the block itself where that is no module."""
+        writes = _WRITTEN_BY.get(spec.name, "")
+        if writes in self.block.written_inside:
+            return writes
         return spec.part if self.components.get(spec.part) != "" else ""
 
     def has(self, spec: HookSpec, missing: frozenset[str]) -> bool:
@@ -189,7 +212,7 @@ class Family:
         """Whether a part is one of torch's layer norms, rather than a norm of a class of the family's own."""
         of_heads = part.startswith("attn.")
         own = self.norm.own or (of_heads and self.attention.query_key_norm == "each head")
-        return (of_heads or part.startswith("ln")) and not own
+        return (of_heads or part.rpartition(".")[2].startswith("ln")) and not own
 
     @functools.cached_property
     def variants(self) -> tuple[Variant, ...]:
@@ -228,6 +251,22 @@ class Family:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Family":
         return self
+
+
+@functools.lru_cache(maxsize=256)
+def _with_differences(family: Family, chosen: tuple[int, ...]) -> Family:
+    """The description with some of ``family.models``, the same object each time."""
+    values: dict[str, Any] = {"models": ()}
+    for index in chosen:
+        for name, value in family.models[index][1].items():
+            whole, _, inner = name.partition(".")
+            before = values.get(whole, getattr(family, whole))
+            if isinstance(before, Mapping):
+                value = {**before, inner: value}
+            elif inner:
+                value = dataclasses.replace(before, **{inner: value})
+            values[whole] = value
+    return dataclasses.replace(family, **values)
 
 
 def _variant_modules(folder: str) -> dict[str, ModuleType]:

@@ -2,10 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 PART_BY_PART = "part head d_head"
 """The layout of a projection that gives all queries, then all keys, then all values: these may have fewer heads."""
+
+GROUP_BY_GROUP = "group head d_head"
+"""The layout of one that gives for each head of keys the queries that share it, that key, and its value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Attention:
         n_heads: the attention's attribute that has the number of heads; ``config.…`` is the configuration's. None where
             it has none in some releases, and as many as the model's width has room for.
         n_key_value_heads: likewise the number of heads of keys and values. None where there are as many as of queries.
+        configured_keys: the configuration's field that says as much; or the number, where it is always the same.
     """
 
     rotary: bool
@@ -48,6 +52,15 @@ class Attention:
     head_size: str = "head_dim"
     n_heads: str | None = None
     n_key_value_heads: str | None = None
+    configured_keys: str | int = "num_key_value_heads"
+
+    def has_fewer_keys(self, config: Any) -> bool:
+        """Whether keys and values have fewer heads than queries in a model with that configuration."""
+        if self.n_key_value_heads is None:
+            return False
+        keys = self.configured_keys
+        number = keys if isinstance(keys, int) else getattr(config, keys)
+        return bool(number != config.num_attention_heads)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +87,15 @@ class Block:
         shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does. Then
             ``ln2`` is the same module as ``ln1``; or, where models of the family differ, an optional part, and those
             that lack it share ``ln1``.
+        written_inside: the parts whose own code adds what they write to the residual stream: ``hook_attn_out`` is in
+            ``attn`` then, ``hook_mlp_out`` in ``mlp``.
     """
 
     norms: Literal["before", "after", "stream"] = "before"
     norms_before: str | None = None
     parallel: bool | str = False
     shared_norm: bool = False
+    written_inside: tuple[str, ...] = ()
 
 
 PRE_NORM_BLOCK = Block()

@@ -7,6 +7,7 @@ import torch
 
 import mishformer_lens
 from tests.conformance import stand_in_kernel
+from tests.kinds import kinds as families_kinds
 from tests.models import KINDS, Case
 
 stand_in_kernel.register()
@@ -25,9 +26,12 @@ def cases(*attention: str, dtypes: tuple[torch.dtype, ...] = DTYPES, kinds: tupl
 def _marks(case: Case) -> list[pytest.MarkDecorator]:
     variant = mishformer_lens.variants[case.family]
     assert variant is not None, "the suite runs on releases that have a variant"
-    if case.attention in variant.attention:
-        return []
-    return [pytest.mark.skip(reason=f"{case.attention}: {variant.unsupported[case.attention]}")]
+    kind = families_kinds().get(case.kind)
+    for what in (case.attention, f"{case.attention} with alibi" if kind is not None and kind.alibi else ""):
+        if what in variant.unsupported:
+            return [pytest.mark.skip(reason=f"{what}: {variant.unsupported[what]}")]
+    assert case.attention in variant.attention
+    return []
 
 
 @pytest.fixture(params=cases("eager", "sdpa"))

@@ -44,6 +44,15 @@ class Kind:
         in_transformer_lens: the first release of TransformerLens whose ``HookedTransformer`` computes what such a model
             does; None where none does.
         where_it_is_right: the configuration fields that a model must have for that.
+        d_mlp: how many neurons a layer has.
+        embedding_norm: HuggingFace's name of a norm behind the token embedding, seen from the base model.
+        stream_from_norms: whether the residual stream goes on from what comes of a norm, not from what goes into it.
+        alibi: from which key on the biases of attention scores count; empty where there are none.
+        alibi_scale: by what they are multiplied.
+        fused: how one projection lays out queries, keys and values: ``part``: all queries, all keys, all values;
+            ``group``: for each key its queries, that key, its value.
+        eager_differs: why eager attention computes something else than the release's kernels do.
+        clipped: by what queries, keys and values are clipped behind their hook points.
         norm: root mean square, whose ``hook_normalized`` comes before the gain; or layer norm, after gain and bias.
     """
 
@@ -67,6 +76,14 @@ class Kind:
     rotated: tuple[int, int] | None = None
     scaled_embedding: float = 1.0
     attention_scale: float | None = None
+    d_mlp: int = 48
+    embedding_norm: str = ""
+    stream_from_norms: bool = False
+    alibi: Literal["", "first key", "last key"] = ""
+    alibi_scale: float = 1.0
+    fused: Literal["part", "group"] = "part"
+    eager_differs: str = ""
+    clipped: float | None = None
     norm: Literal["rms", "layer"] = "rms"
     in_transformer_lens: str | None = None
     where_it_is_right: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 
 from tests.kinds import Kind, kinds
-from tests.models import BATCH, D_MLP, D_MODEL, N_HEADS, N_LAYERS, POS, Case
+from tests.models import BATCH, D_MODEL, N_HEADS, N_LAYERS, POS, Case
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,8 @@ def contract(name: str) -> dict[str, Entry]:
     """Every hook point of a kind of model, in the order in which they fire."""
     kind = kinds()[name]
     stream: tuple[str, ...] = ("hook_embed", "hook_pos_embed") if kind.learned_positions else ("hook_embed",)
-    table = {each: Entry((BATCH, POS, D_MODEL), ()) for each in stream}
+    table = _norm("embed.ln", (), (BATCH, POS, D_MODEL)) if kind.embedding_norm else {}
+    table |= {each: Entry((BATCH, POS, D_MODEL), tuple(table)) for each in stream}
     for layer in range(N_LAYERS):
         prefix = f"blocks.{layer}."
         for each, entry in _block(kind).items():
@@ -52,7 +53,7 @@ def _block(kind: Kind) -> dict[str, Entry]:
     stream = (BATCH, POS, D_MODEL)
     of_queries, of_keys = (BATCH, POS, heads, kind.d_head), (BATCH, POS, groups, kind.d_head)
     copies, fewer_copies = (BATCH, POS, heads, D_MODEL), (BATCH, POS, groups, D_MODEL)
-    scores, neurons = (BATCH, heads, POS, POS), (BATCH, POS, D_MLP)
+    scores, neurons = (BATCH, heads, POS, POS), (BATCH, POS, kind.d_mlp)
     ungrouped = groups == heads
     shared = ("hook_attn_in",) if ungrouped else ()
     normalized = ("ln1.hook_scale", "ln1.hook_normalized") if kind.norms != "after" else ()
@@ -89,7 +90,8 @@ def _block(kind: Kind) -> dict[str, Entry]:
     middle = "hook_resid_pre"
     if not kind.parallel:
         middle = "hook_resid_mid"
-        table[middle] = Entry(stream, ("hook_resid_pre", "hook_attn_out"))
+        goes_on = "ln1.hook_normalized" if kind.stream_from_norms else "hook_resid_pre"
+        table[middle] = Entry(stream, (goes_on, "hook_attn_out"))
     table["hook_mlp_in"] = Entry(stream, (middle,), flagged=True)
     mlp_input: tuple[str, ...] = (middle, "hook_mlp_in")
     if kind.norms != "after":
@@ -104,7 +106,8 @@ def _block(kind: Kind) -> dict[str, Entry]:
         table |= _norm(after[1], mlp_out, stream)
         mlp_out = (f"{after[1]}.hook_normalized",)
     table["hook_mlp_out"] = Entry(stream, mlp_out)
-    into = ("hook_resid_mid",) if not kind.parallel else ("hook_resid_pre", "hook_attn_out")
+    goes_on = "ln2.hook_normalized" if kind.stream_from_norms else "hook_resid_mid"
+    into = (goes_on,) if not kind.parallel else ("hook_resid_pre", "hook_attn_out")
     table["hook_resid_post"] = Entry(stream, (*into, "hook_mlp_out"))
     return table
 

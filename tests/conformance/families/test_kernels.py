@@ -111,6 +111,8 @@ def windows_are_eager_s(form: Kind) -> bool:
 @pytest.mark.parametrize("case", FUSED)
 def test_patterns_are_those_of_the_eager_model(case: Case, given: Any) -> None:
     form = kinds()[case.kind]
+    if form.eager_differs:
+        pytest.skip(form.eager_differs)
     if case.attention == "flash_attention_2" and not windows_are_eager_s(form):
         pytest.skip("this release's windows are others under flash attention than under eager attention")
     tokens, mask = given()
@@ -181,7 +183,7 @@ def test_hooks_around_a_kernel_leave_it_where_it_is(case: Case, monkeypatch: pyt
             with hooked(instrumentation.hook_points, edit):
                 found = model(make_tokens()).logits
             assert len(calls) == N_LAYERS
-            if case.attention != "flash_attention_2" or windows_are_eager_s(form):
+            if not form.eager_differs and (case.attention != "flash_attention_2" or windows_are_eager_s(form)):
                 with hooked(eager_points, edit):
                     assert_close(found, eager(make_tokens()).logits, name, **CLOSE)
             assert not torch.allclose(found, expected)

@@ -8,6 +8,7 @@ import torch
 
 import mishformer_lens
 from mishformer_lens.patchers import FAMILIES
+from tests import alibi
 from tests.conformance.families.contract import contract
 from tests.kinds import Kind, kinds
 from tests.models import BATCH, N_HEADS, N_LAYERS, Case, make_model, make_tokens
@@ -19,8 +20,13 @@ CLOSE = {"rtol": 1e-5, "atol": 2e-6}
 
 def blocks_of(model: Any, kind: Kind) -> Any:
     """HuggingFace's list of a model's blocks."""
+    return base_of(model, kind).get_submodule(FAMILIES[kind.family].components["blocks"])
+
+
+def base_of(model: Any, kind: Kind) -> Any:
+    """HuggingFace's base model in a model."""
     (base,) = (each for each in model.modules() if type(each).__name__ == kind.classes["base"])
-    return base.get_submodule(FAMILIES[kind.family].components["blocks"])
+    return base
 
 
 def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, ...]]) -> None:
@@ -53,6 +59,9 @@ def test_values(kind: str) -> None:
     with instrumentation.caching(list(contract(kind))) as cache:
         model(tokens)
     embedded = plain.get_input_embeddings()(tokens)
+    if form.embedding_norm:
+        embedded = base_of(plain, form).get_submodule(form.embedding_norm)(embedded)
+        assert torch.equal(cache["embed.ln.hook_normalized"], embedded)
     scale = form.scaled_embedding if embedded.shape == output.hidden_states[0].shape else 1.0
     if torch.allclose(embedded, output.hidden_states[0]):
         scale = 1.0  # its embedding multiplies by itself
@@ -98,8 +107,13 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
             rest = at(f"attn.hook_{letter}")[..., rotated:]
             assert torch.equal(at(f"attn.hook_rot_{letter}")[..., rotated:], rest), letter
     if "qkv" in seen:
-        queries = at("attn.hook_q"), at("attn.hook_k"), at("attn.hook_v")
-        assert torch.equal(torch.cat([each.flatten(-2) for each in queries], -1), seen["qkv"][1])
+        queries, keys, values = at("attn.hook_q"), at("attn.hook_k"), at("attn.hook_v")
+        sharing = queries.shape[2] // keys.shape[2]
+        together = {
+            "part": torch.cat([queries, keys, values], 2),
+            "group": torch.cat([queries.unflatten(2, (-1, sharing)), keys.unsqueeze(3), values.unsqueeze(3)], 3),
+        }
+        assert torch.equal(together[form.fused].flatten(2), seen["qkv"][1])
     if "gate_up" in seen:
         assert torch.equal(torch.cat([at("mlp.hook_pre"), at("mlp.hook_pre_linear")], -1), seen["gate_up"][1])
     if "in" in seen:
@@ -117,9 +131,12 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
         assert torch.equal(at("mlp.hook_pre"), seen["gate"][1])
         assert torch.equal(at("mlp.hook_pre_linear"), seen["up"][1])
     assert torch.equal(at("mlp.hook_post"), seen["down"][0])
-    parts = at("hook_resid_pre") + at("hook_attn_out")
+    goes_on = at("ln1.hook_normalized" if form.stream_from_norms else "hook_resid_pre")
+    parts = goes_on + at("hook_attn_out")
     if not form.parallel:
         assert_close(at("hook_resid_mid"), parts, "hook_resid_mid", **CLOSE)
+    if form.stream_from_norms:
+        parts = at("ln2.hook_normalized")
     assert_close(at("hook_resid_post"), parts + at("hook_mlp_out"), "hook_resid_post", **CLOSE)
 
 
@@ -137,8 +154,12 @@ def check_norm(
 def check_scores(form: Kind, at: Any, layer: int) -> None:
     """Scores are products of what was rotated, capped, where the mask lets through; and the mask is the layer's own."""
     query, key = (at(f"attn.hook_rot_{letter}" if form.rotary else f"attn.hook_{letter}") for letter in "qk")
+    if form.clipped is not None:
+        query, key = (each.clamp(-form.clipped, form.clipped) for each in (query, key))
     key = key.repeat_interleave(N_HEADS // key.shape[2], 2)
     products = torch.einsum("bqhd,bkhd->bhqk", query, key) * form.scaling
+    if form.alibi:
+        products = products + form.alibi_scale * alibi.biases(N_HEADS, LONG, form.alibi)
     if form.softcap is not None:
         products = form.softcap * torch.tanh(products / form.softcap)
     distance = torch.arange(LONG)[:, None] - torch.arange(LONG)
