@@ -18,10 +18,8 @@ KINDS = {
         norms="after",
         query_key_norm="joined",
         norms_in_turn=True,
-        in_transformer_lens=(
-            Counterpart("3.2", {"attention_bias": False, "head_dim": 8, "sliding_window": 64, "rope_scaling": None}),
-            Counterpart("3.9", {"attention_bias": False, "head_dim": 8, "rope_scaling": None}),
-        ),
+        # Before, it knew no window, and its hook_attn_out and hook_mlp_out came before the norms.
+        in_transformer_lens=(Counterpart("3.9", {"attention_bias": False, "head_dim": 8, "rope_scaling": None}),),
         modules={**MODULES, "ln1": "post_attention_layernorm", "ln2": "post_feedforward_layernorm"},
         windows=(4, None),
     ),
