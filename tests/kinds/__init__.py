@@ -14,6 +14,26 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import transformers
+from packaging.version import Version
+
+
+@dataclasses.dataclass(frozen=True)
+class Counterpart:
+    """The model that TransformerLens's own ``HookedTransformer`` computes as HuggingFace does, from a release on.
+
+    Attributes:
+        since: that release.
+        changes: the configuration fields in which the model is not as the kind has it.
+        called: what it is called. TransformerLens goes by the name where it has a template for it, and reads the
+            configuration of any other.
+        template: TransformerLens's fields in which the model is not as the template has it, beside its sizes; None
+            where there is no template.
+    """
+
+    since: str
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    called: str = "model"
+    template: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +61,8 @@ class Kind:
         rotated: how many numbers of each head are rotated by its position, in each layer; None: all of them.
         scaled_embedding: by what the token embedding is multiplied before the first block.
         attention_scale: by what products of queries and keys are multiplied; by default, the root of ``d_head``.
-        in_transformer_lens: the first release of TransformerLens whose ``HookedTransformer`` computes what such a model
-            does; None where none does.
-        where_it_is_right: the configuration fields that a model must have for that.
+        in_transformer_lens: what TransformerLens's own ``HookedTransformer`` computes as HuggingFace does, by release.
+        is_readable: whether TransformerLens can read the configuration as the installed transformers has it.
         d_mlp: how many neurons a layer has.
         embedding_norm: HuggingFace's name of a norm behind the token embedding, seen from the base model.
         stream_from_norms: whether the residual stream goes on from what comes of a norm, not from what goes into it.
@@ -85,8 +104,8 @@ class Kind:
     eager_differs: str = ""
     clipped: float | None = None
     norm: Literal["rms", "layer"] = "rms"
-    in_transformer_lens: str | None = None
-    where_it_is_right: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    in_transformer_lens: tuple[Counterpart, ...] = ()
+    is_readable: bool = True
 
     @property
     def scaling(self) -> float:
@@ -97,6 +116,11 @@ class Kind:
     def exists(self) -> bool:
         """Whether the installed release has the family."""
         return is_offered(self.classes["config"])
+
+    def counterpart(self, release: Version) -> Counterpart | None:
+        """What a release of TransformerLens with a ``HookedTransformer`` gets right; None: nothing."""
+        fitting = [each for each in self.in_transformer_lens if Version(each.since) <= release]
+        return fitting[-1] if fitting else None
 
 
 MODULES: Mapping[str, str] = {

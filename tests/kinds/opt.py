@@ -1,6 +1,6 @@
 """OPT: learned positions, an MLP that is no module, queries that are scaled before they are split into heads."""
 
-from tests.kinds import Kind, names
+from tests.kinds import Counterpart, Kind, names
 
 OPT = Kind(
     "opt",
@@ -17,6 +17,7 @@ OPT = Kind(
     rotary=False,
     learned_positions=True,
     norm="layer",
+    in_transformer_lens=(Counterpart("2.15"),),
     modules={
         "ln1": "self_attn_layer_norm",
         "ln2": "final_layer_norm",
