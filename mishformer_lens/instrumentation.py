@@ -376,9 +376,6 @@ def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Ins
         ResolutionError: there is no proven variant for the installed release.
     """
     family, base = find_base_model(model)
-    for (field, value), reason in family.refused.items():
-        if getattr(base.config, field) == value:
-            raise UnsupportedModelError(f"this {family.name} model has {field}={value}: {reason}.")
     with LOCK:
         existing = _instrumented.get(base, _nothing)()
         if existing is not None:

@@ -79,7 +79,6 @@ class Family:
         forms: for the template, what stands in its source: edits by member, without the prefix.
         class_forms: likewise what takes the place of some of them in releases with an attention class per kernel, and
             what else the template asks of those.
-        refused: values of configuration fields of models that hook points are not for, with the reason.
         drop_in: what the drop-in ``HookedTransformer`` needs to know. None: it refuses the family.
     """
 
@@ -100,7 +99,6 @@ class Family:
     prefix: str = ""
     forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     class_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
-    refused: Mapping[tuple[str, object], str] = dataclasses.field(default_factory=dict, repr=False)
     drop_in: DropIn | None = dataclasses.field(default=None, repr=False)
 
     @property

@@ -53,6 +53,9 @@ def test_values(kind: str) -> None:
     with instrumentation.caching(list(contract(kind))) as cache:
         model(tokens)
     embedded = plain.get_input_embeddings()(tokens)
+    if form.embed_width is not None:
+        assert embedded.shape[-1] == form.embed_width
+        embedded = embedded @ plain.model.decoder.project_in.weight.T
     scale = form.scaled_embedding if embedded.shape == output.hidden_states[0].shape else 1.0
     if torch.allclose(embedded, output.hidden_states[0]):
         scale = 1.0  # its embedding multiplies by itself
@@ -71,7 +74,7 @@ def check_norms(form: Kind, cache: Mapping[str, torch.Tensor]) -> None:
             mean_square = cache[name].pow(2).mean(-1)
             assert_close(mean_square, torch.ones_like(mean_square), name, rtol=1e-3, atol=1e-3)
     last = cache[f"blocks.{N_LAYERS - 1}.hook_resid_post"]
-    if form.norm == "rms":
+    if form.norm == "rms" and form.final_norm:
         whole = cache["ln_final.hook_normalized"] * cache["ln_final.hook_scale"]
         assert_close(whole, last, "ln_final", **CLOSE)
 
@@ -118,6 +121,15 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
         assert torch.equal(at("mlp.hook_pre_linear"), seen["up"][1])
     assert torch.equal(at("mlp.hook_post"), seen["down"][0])
     parts = at("hook_resid_pre") + at("hook_attn_out")
+    if form.norms == "stream":
+        for norm, added, stream in (
+            ("ln1", parts, "hook_resid_mid"),
+            ("ln2", at("hook_resid_mid") + at("hook_mlp_out"), "hook_resid_post"),
+        ):
+            assert torch.equal(added, seen[norm][0]), norm
+            assert torch.equal(at(stream), seen[norm][1]), stream
+        assert torch.equal(at("hook_mlp_in"), at("hook_resid_mid"))
+        return
     if not form.parallel:
         assert_close(at("hook_resid_mid"), parts, "hook_resid_mid", **CLOSE)
     assert_close(at("hook_resid_post"), parts + at("hook_mlp_out"), "hook_resid_post", **CLOSE)
