@@ -1,6 +1,6 @@
 """Texts of different lengths, padded at the left: what each gives is what it gives by itself.
 
-TransformerLens derives positions from the mask where HuggingFace does not (GPT-2, GPT-Neo); nothing of that is done here.
+TransformerLens derives positions from the mask where HuggingFace does not (GPT-Neo); nothing of that is done here.
 """
 
 from typing import Any

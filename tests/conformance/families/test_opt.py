@@ -115,16 +115,17 @@ def test_a_layer_that_is_left_out_does_not_fire_and_the_others_do(name: str) -> 
         gradients = {name: parameter.grad for name, parameter in one.named_parameters()}
         return output.loss, output.logits, gradients, torch.get_rng_state()
 
+    entered: list[int] = []
+    for index, layer in enumerate(plain.model.decoder.layers):
+
+        def enter(*_: Any, index: int = index) -> None:
+            entered.append(index)
+
+        layer.register_forward_pre_hook(enter)
     ran = set()
     for seed in range(6):
-        entered: list[int] = []
-        handles = [
-            layer.register_forward_pre_hook(lambda *_, index=index: entered.append(index))
-            for index, layer in enumerate(plain.model.decoder.layers)
-        ]
+        entered.clear()
         expected = step(plain, seed)
-        for handle in handles:
-            handle.remove()
         assert_same(step(model, seed), expected, "idle")
         names = observed(instrumentation, "eager")
         with recorded(instrumentation.hook_points, names) as values:
