@@ -54,8 +54,9 @@ class HookPoints(Mapping[str, HookPoint]):
         return _names(told.family, told.absent(), told.absent_from_model())
 
     def _make(self, name: str) -> HookPoint:
-        family, absent = self._instrumentation.family, self._instrumentation.absent()
-        spec = _names(family, absent)[name]
+        told = self._instrumentation
+        family, absent = told.family, told.absent()
+        spec = _names(family, absent, told.absent_from_model())[name]
         layer = int(name.split(".", 2)[1]) if name.startswith("blocks.") else None
         parts = family.places_of(spec, frozenset() if layer is None else absent[layer])
         point = HookPoint()

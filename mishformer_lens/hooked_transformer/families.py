@@ -3,8 +3,9 @@
 from torch import nn
 
 from mishformer_lens.errors import UnsupportedModelError
-from mishformer_lens.instrumentation import find_base_model
+from mishformer_lens.instrumentation import Instrumentation, find_base_model
 from mishformer_lens.patchers import FAMILIES, Family
+from mishformer_lens.patchers.family import NORMS_BEFORE
 from mishformer_lens.patchers.parts import DropIn
 
 
@@ -25,19 +26,34 @@ def drop_in_of(family: Family) -> DropIn:
 
 
 def refuse_without_drop_in(model: nn.Module) -> None:
-    """Refuse a model of a kind that the drop-in does not serve, before anything is done to it.
+    """Refuse a model of a family that the drop-in does not serve, before anything is done to it.
 
     Raises:
-        UnsupportedModelError: it is of such a family, or of none, or has cross-attention.
+        UnsupportedModelError: it is of such a family, or of none.
     """
-    family, base = find_base_model(model)
-    drop_in_of(family)
-    crossing = (family.cross_attention or {}).get("cross_attn")
-    if crossing is not None and any(
-        crossing in block._modules for block in base.get_submodule(family.components["blocks"]).children()
-    ):
+    drop_in_of(find_base_model(model)[0])
+
+
+def refuse_other_forms(instrumentation: Instrumentation) -> None:
+    """Refuse a model that has what TransformerLens's ``HookedTransformer`` has no names for.
+
+    Raises:
+        UnsupportedModelError: its blocks have cross-attention, or their norms in the residual stream, or no norm stands
+            behind them.
+    """
+    form = _other_form(instrumentation)
+    if form is not None:
         raise UnsupportedModelError(
-            f"this {type(model).__name__} has cross-attention, and TransformerLens's HookedTransformer has none: its "
-            "ln2 is the MLP's norm. mishformer_lens.instrument(model) works: it gives blocks the hook points of "
-            "TransformerLens's encoder-decoder."
+            f"this {instrumentation.family.name} model has {form}, which TransformerLens's HookedTransformer has no "
+            "names for. mishformer_lens.instrument(model) works: it puts every hook point on the model, to be run as "
+            "HuggingFace's own, with hooks, observers and caches."
         )
+
+
+def _other_form(instrumentation: Instrumentation) -> str | None:
+    blocks = instrumentation.absent()
+    if instrumentation.family.cross_attention is not None and any("cross_attn" not in missing for missing in blocks):
+        return "cross-attention"
+    if any(NORMS_BEFORE in missing for missing in blocks):
+        return "its norms in the residual stream"
+    return "no norm behind its blocks" if "ln_final" in instrumentation.absent_from_model() else None

@@ -9,8 +9,7 @@ import torch
 import transformers
 
 import mishformer_lens
-from mishformer_lens import HookedTransformer
-from mishformer_lens.errors import EagerFallbackWarning, UnknownHookError, UnsupportedModelError
+from mishformer_lens.errors import EagerFallbackWarning, UnknownHookError
 from tests import capabilities
 from tests.conformance import contract as without
 from tests.conformance.conftest import cases
@@ -450,11 +449,3 @@ def test_a_model_without_cross_attention_has_none_of_these() -> None:
         assert name not in instrumentation.hook_points
         with pytest.raises(UnknownHookError, match="has no hook point"):
             instrumentation[name]
-
-
-def test_the_drop_in_refuses_it() -> None:
-    model = make(Case("gpt2"))
-    with pytest.raises(UnsupportedModelError, match=r"cross-attention.*mishformer_lens\.instrument"):
-        HookedTransformer(model)
-    assert "blocks.0.cross_attn.hook_z" in mishformer_lens.instrument(model).hook_points
-    HookedTransformer(make_model(Case("gpt2")))

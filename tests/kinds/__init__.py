@@ -48,7 +48,10 @@ class Kind:
         d_head: the width of a head.
         parallel: whether attention and MLP read the same residual stream.
         shared_norm: whether one norm serves both.
-        norms: where norms stand: before attention and MLP, after them, or both.
+        norms: where norms stand: before attention and MLP, after them, or both; or in the residual stream, after what
+            these give was added.
+        final_norm: whether a norm stands behind the blocks.
+        embed_width: the width of the token embedding, where it is projected to the model's.
         query_key_norm: whether queries and keys are normalised: head by head, or all heads at once.
         norms_in_turn: whether queries are normalised before keys are projected.
         gated: whether the MLP is gated.
@@ -82,7 +85,9 @@ class Kind:
     d_head: int = 8
     parallel: bool = False
     shared_norm: bool = False
-    norms: Literal["before", "after", "both"] = "before"
+    norms: Literal["before", "after", "both", "stream"] = "before"
+    final_norm: bool = True
+    embed_width: int | None = None
     query_key_norm: Literal["", "per head", "joined"] = ""
     norms_in_turn: bool = False
     gated: bool = True

@@ -1,4 +1,10 @@
-"""OPT: learned positions, an MLP that is no module, queries that are scaled before they are split into heads."""
+"""OPT: learned positions, an MLP that is no module, queries that are scaled before they are split into heads.
+
+Two forms: norms before attention and MLP, as in OPT-125m, and in the residual stream, as in OPT-350m, whose token
+embedding is projected to the model's width and back. Some checkpoints of the first have no norm behind their blocks.
+"""
+
+import dataclasses
 
 from tests.kinds import Counterpart, Kind, names
 
@@ -29,4 +35,16 @@ OPT = Kind(
         "down": "fc2",
     },
 )
-KINDS = {"opt": OPT}
+KINDS = {
+    "opt": OPT,
+    "opt_350m": dataclasses.replace(
+        OPT,
+        fields={**OPT.fields, "do_layer_norm_before": False, "word_embed_proj_dim": 24},
+        norms="stream",
+        final_norm=False,
+        embed_width=24,
+    ),
+    "opt_without_final_norm": dataclasses.replace(
+        OPT, fields={**OPT.fields, "_remove_final_layer_norm": True}, final_norm=False
+    ),
+}

@@ -42,6 +42,8 @@ def contract(name: str) -> dict[str, Entry]:
             sources = stream if entry.sources == INTO else tuple(prefix + source for source in entry.sources)
             table[prefix + each] = dataclasses.replace(entry, sources=sources)
         stream = (f"{prefix}hook_resid_post",)
+    if not kind.final_norm:
+        return table
     return table | {
         "ln_final.hook_scale": Entry((BATCH, POS, 1), stream),
         "ln_final.hook_normalized": Entry((BATCH, POS, D_MODEL), (*stream, "ln_final.hook_scale")),
@@ -56,14 +58,15 @@ def _block(kind: Kind) -> dict[str, Entry]:
     scores, neurons = (BATCH, heads, POS, POS), (BATCH, POS, kind.d_mlp)
     ungrouped = groups == heads
     shared = ("hook_attn_in",) if ungrouped else ()
-    normalized = ("ln1.hook_scale", "ln1.hook_normalized") if kind.norms != "after" else ()
+    before = kind.norms in ("before", "both")
+    normalized = ("ln1.hook_scale", "ln1.hook_normalized") if before else ()
     table = {"hook_resid_pre": Entry(stream, INTO)}
     if ungrouped:
         table["hook_attn_in"] = Entry(copies, ("hook_resid_pre",), flagged=True)
     for letter, shape in (("q", copies), ("k", fewer_copies), ("v", fewer_copies)):
         table[f"hook_{letter}_input"] = Entry(shape, ("hook_resid_pre", *shared), flagged=True)
     inputs = ("hook_resid_pre", *shared, "hook_q_input", "hook_k_input", "hook_v_input")
-    if kind.norms != "after":
+    if before:
         table |= _norm("ln1", inputs, stream)
     for letter, shape in (("q", of_queries), ("k", of_keys), ("v", of_keys)):
         sources = ("hook_resid_pre", *shared, f"hook_{letter}_input", *normalized)
@@ -82,7 +85,7 @@ def _block(kind: Kind) -> dict[str, Entry]:
     table["attn.hook_z"] = Entry(of_queries, attended)
     table["attn.hook_result"] = Entry(copies, ("attn.hook_z",), flagged=True)
     attention_out: tuple[str, ...] = ("attn.hook_z", "attn.hook_result")
-    after = {"before": None, "after": ("ln1", "ln2"), "both": ("ln1_post", "ln2_post")}[kind.norms]
+    after = {"after": ("ln1", "ln2"), "both": ("ln1_post", "ln2_post")}.get(kind.norms)
     if after is not None:
         table |= _norm(after[0], attention_out, stream)
         attention_out = (f"{after[0]}.hook_normalized",)
@@ -91,10 +94,14 @@ def _block(kind: Kind) -> dict[str, Entry]:
     if not kind.parallel:
         middle = "hook_resid_mid"
         goes_on = "ln1.hook_normalized" if kind.stream_from_norms else "hook_resid_pre"
-        table[middle] = Entry(stream, (goes_on, "hook_attn_out"))
+        added: tuple[str, ...] = (goes_on, "hook_attn_out")
+        if kind.norms == "stream":
+            table |= _norm("ln1", added, stream)
+            added = ("ln1.hook_scale", "ln1.hook_normalized")
+        table[middle] = Entry(stream, added)
     table["hook_mlp_in"] = Entry(stream, (middle,), flagged=True)
     mlp_input: tuple[str, ...] = (middle, "hook_mlp_in")
-    if kind.norms != "after":
+    if before:
         table |= _norm("ln2", mlp_input, stream)
         mlp_input = ("ln2.hook_normalized",)
     table["mlp.hook_pre"] = Entry(neurons, mlp_input)
@@ -108,7 +115,11 @@ def _block(kind: Kind) -> dict[str, Entry]:
     table["hook_mlp_out"] = Entry(stream, mlp_out)
     goes_on = "ln2.hook_normalized" if kind.stream_from_norms else "hook_resid_mid"
     into = (goes_on,) if not kind.parallel else ("hook_resid_pre", "hook_attn_out")
-    table["hook_resid_post"] = Entry(stream, (*into, "hook_mlp_out"))
+    into = (*into, "hook_mlp_out")
+    if kind.norms == "stream":
+        table |= _norm("ln2", into, stream)
+        into = ("ln2.hook_scale", "ln2.hook_normalized")
+    table["hook_resid_post"] = Entry(stream, into)
     return table
 
 
@@ -158,7 +169,7 @@ def reached_from(kind: str, edited: str) -> set[str]:
         if carrying & set(entry.sources):
             reached.add(name)
             # A norm before attention runs once for each of query, key and value: only one of the three changes.
-            thrice = is_split_input(edited) and kinds()[kind].norms != "after"
+            thrice = is_split_input(edited) and kinds()[kind].norms in ("before", "both")
             if not (thrice and name.startswith(f"{block_of(edited)}ln1.")):
                 carrying.add(name)
     return reached - {edited}

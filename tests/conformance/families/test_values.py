@@ -62,6 +62,9 @@ def test_values(kind: str) -> None:
     if form.embedding_norm:
         embedded = base_of(plain, form).get_submodule(form.embedding_norm)(embedded)
         assert torch.equal(cache["embed.ln.hook_normalized"], embedded)
+    if form.embed_width is not None:
+        assert embedded.shape[-1] == form.embed_width
+        embedded = embedded @ plain.model.decoder.project_in.weight.T
     scale = form.scaled_embedding if embedded.shape == output.hidden_states[0].shape else 1.0
     if torch.allclose(embedded, output.hidden_states[0]):
         scale = 1.0  # its embedding multiplies by itself
@@ -80,7 +83,7 @@ def check_norms(form: Kind, cache: Mapping[str, torch.Tensor]) -> None:
             mean_square = cache[name].pow(2).mean(-1)
             assert_close(mean_square, torch.ones_like(mean_square), name, rtol=1e-3, atol=1e-3)
     last = cache[f"blocks.{N_LAYERS - 1}.hook_resid_post"]
-    if form.norm == "rms":
+    if form.norm == "rms" and form.final_norm:
         whole = cache["ln_final.hook_normalized"] * cache["ln_final.hook_scale"]
         assert_close(whole, last, "ln_final", **CLOSE)
 
@@ -131,6 +134,15 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
         assert torch.equal(at("mlp.hook_pre"), seen["gate"][1])
         assert torch.equal(at("mlp.hook_pre_linear"), seen["up"][1])
     assert torch.equal(at("mlp.hook_post"), seen["down"][0])
+    if form.norms == "stream":
+        for norm, added, stream in (
+            ("ln1", at("hook_resid_pre") + at("hook_attn_out"), "hook_resid_mid"),
+            ("ln2", at("hook_resid_mid") + at("hook_mlp_out"), "hook_resid_post"),
+        ):
+            assert torch.equal(added, seen[norm][0]), norm
+            assert torch.equal(at(stream), seen[norm][1]), stream
+        assert torch.equal(at("hook_mlp_in"), at("hook_resid_mid"))
+        return
     goes_on = at("ln1.hook_normalized" if form.stream_from_norms else "hook_resid_pre")
     parts = goes_on + at("hook_attn_out")
     if not form.parallel:
