@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tests.kinds import Kind, names
+from tests.kinds import Kind, names, source
 
 GPT_BIGCODE = Kind(
     "gpt_bigcode",
@@ -42,5 +42,7 @@ KINDS = {
         key_value_heads=4,
         fused="group",
         attention_scale=1.0,
+        # With a class per kernel, flash attention scales whatever the configuration says.
+        like_flash={"scale_attn_weights": True} if "GPTBigCodeFlashAttention2" in source("gpt_bigcode") else {},
     ),
 }
