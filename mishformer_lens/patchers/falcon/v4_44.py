@@ -113,7 +113,14 @@ EDITS = {
     "FalconDecoderLayer.forward": [
         ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
         ("self.ln_attn(hidden_states)", "self.attention_inputs.normalize(self.ln_attn, hidden_states)"),
-        ("self.input_layernorm(hidden_states)", "self.attention_inputs.normalize(self.input_layernorm, hidden_states)"),
+        (
+            "attention_layernorm_out = self.input_layernorm(hidden_states)",
+            """
+            parallel = self.config.new_decoder_architecture or self.config.parallel_attn
+            may_edit = parallel and self.shared_norm.may_edit()
+            attention_layernorm_out = self.attention_inputs.normalize(self.input_layernorm, hidden_states)
+            """,
+        ),
         # Later, where the MLP's side begins.
         ("mlp_layernorm_out = self.ln_mlp(hidden_states)", ""),
         (
@@ -134,7 +141,9 @@ EDITS = {
                 if self.config.num_ln_in_parallel_attn == 2:
                     mlp_layernorm_out = self.ln_mlp(self.hook_mlp_in.copied(hidden_states))
             elif self.config.parallel_attn:
-                mlp_layernorm_out = self.shared_norm.for_mlp(self.input_layernorm, residual, attention_layernorm_out)
+                mlp_layernorm_out = self.shared_norm.for_mlp(
+                    self.input_layernorm, residual, attention_layernorm_out, may_edit
+                )
             else:
                 residual = self.hook_resid_mid(
                     residual
@@ -147,7 +156,11 @@ EDITS = {
         ),
         (
             "mlp_layernorm_out = attention_layernorm_out",
-            "mlp_layernorm_out = self.shared_norm.for_mlp(self.input_layernorm, residual, attention_layernorm_out)",
+            """
+            mlp_layernorm_out = self.shared_norm.for_mlp(
+                self.input_layernorm, residual, attention_layernorm_out, may_edit
+            )
+            """,
         ),
         # Not in place: observers keep what the MLP gave.
         ("mlp_output += attention_output", "mlp_output = self.hook_mlp_out(mlp_output) + attention_output"),
