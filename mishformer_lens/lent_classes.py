@@ -250,10 +250,11 @@ def checkpointing_switch() -> property:
     """
 
     def read(self: Any) -> bool:
-        asked = bool(vars(self).get("gradient_checkpointing", False))
+        if not self.__dict__.get("gradient_checkpointing", False):
+            return False
         place: Place | None = vars(self).get(PLACE)
-        if not asked or place is None or not (place.is_running or torch.compiler.is_compiling()):
-            return asked
+        if place is None or not (place.is_running or torch.compiler.is_compiling()):
+            return True
         if self.training:
             warn_of_checkpointing()
         return False

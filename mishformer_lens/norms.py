@@ -32,7 +32,7 @@ class HookedLayerNorm(nn.LayerNorm):
         if hook_scale.is_active():
             # A module looks for its parameters where it has looked for everything else.
             norm = self.normalized_shape, self.weight, self.bias, self.eps
-            inverse = None
+            inverse: torch.Tensor | None = None
             if inherited.__func__ is nn.LayerNorm.forward:
                 # What torch's own forward comes to. The kernel has the scale at hand.
                 output, _, inverse = torch.native_layer_norm(input, *norm)
