@@ -27,6 +27,8 @@ REFUSED = [
 @pytest.mark.parametrize(("kind", "field", "value"), REFUSED)
 def test_such_a_model_is_refused(kind: str, field: str, value: Any) -> None:
     model = make_model(Case(kind), **{field: value})
-    with pytest.raises(UnsupportedModelError, match=rf"this {kinds()[kind].family} model has {field}={value}: .*Needed"):
+    with pytest.raises(
+        UnsupportedModelError, match=rf"this {kinds()[kind].family} model has {field}={value}: .*Needed"
+    ):
         mishformer_lens.instrument(model)
     assert not any("forward" in vars(part) for part in model.modules())
