@@ -37,7 +37,8 @@ from mishformer_lens.engine import as_edits  # noqa: E402 - the path is set firs
 from mishformer_lens.engine.edits import clean  # noqa: E402
 from mishformer_lens.patchers import FAMILIES, Family, Variant  # noqa: E402
 from mishformer_lens.patchers.installed import installed_source  # noqa: E402
-from mishformer_lens.patchers.resolver import has_begun, judge  # noqa: E402
+from mishformer_lens.patchers.releases import has_begun  # noqa: E402
+from mishformer_lens.patchers.resolver import judge  # noqa: E402
 from tools.mutants import Mutant, make_mutants  # noqa: E402
 
 EQUIVALENT = ROOT / "tests" / "conformance" / "equivalent_mutants.toml"
@@ -120,13 +121,17 @@ class MutationRun:
         for test in tests:
             if test["failed"]:
                 trial.killer = trial.killer or test["test"]
-                self.kills[test["test"]] += 1
+                self.kills[test["test"]] += 10
+                self.kills[_function_of(test["test"])] += 1
             elif trial.mutant is None:
                 self.seconds[test["test"]] = test["seconds"]
 
     def _cost(self, item: pytest.Item) -> float:
-        """The seconds that a test takes, a tenth for each mutant that it caught: what to run first."""
-        return self.seconds.get(item.nodeid, 0.0) / (1 + 10 * self.kills[item.nodeid])
+        """The seconds that a test takes, by ten times the mutants that it caught, and once those that its function
+        caught with other parameters, as with another family: what to run first."""
+        return self.seconds.get(item.nodeid, 0.0) / (
+            1 + self.kills[item.nodeid] + self.kills[_function_of(item.nodeid)]
+        )
 
     def _become(self, trial: Trial, session: pytest.Session) -> None:
         signal.alarm(SECONDS_FOR_ONE)
@@ -148,6 +153,11 @@ class MutationRun:
         if self.report_to is not None and (report.failed or report.when == "call"):
             line = {"test": report.nodeid, "failed": report.failed, "seconds": report.duration}
             os.write(self.report_to, (json.dumps(line) + "\n").encode())
+
+
+def _function_of(test: str) -> str:
+    """A test's name without its parameters."""
+    return test.partition("[")[0]
 
 
 def _outcome(exit_code: int) -> str:

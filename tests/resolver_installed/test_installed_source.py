@@ -22,15 +22,8 @@ from mishformer_lens.errors import (
 )
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.installed import Source, installed_release, installed_source
-from mishformer_lens.patchers.resolver import (
-    ALLOW_UNVERIFIED_VARIABLE,
-    first_release_of,
-    has_begun,
-    judge,
-    require,
-    resolve,
-    select_by_release,
-)
+from mishformer_lens.patchers.releases import first_release_of, has_begun, select_by_release
+from mishformer_lens.patchers.resolver import ALLOW_UNVERIFIED_VARIABLE, judge, require, resolve
 from tests.sources import with_another_statement
 
 RELEASE = installed_release()
