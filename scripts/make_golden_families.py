@@ -1,7 +1,7 @@
 """Write tests/golden/families.safetensors, from TransformerLens's own ``HookedTransformer``.
 
-Run it in the cells of 4.55, 4.57 and 5.9, in this order: ``python -m scripts.make_golden_families``. Each puts in what its
-TransformerLens carries.
+Run it in the cells of 4.55, 4.57 and 5.9, in this order: ``python -m scripts.make_golden_families``. Each puts in
+what its TransformerLens carries.
 """
 
 import functools

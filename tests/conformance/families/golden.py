@@ -1,7 +1,7 @@
 """Golden values: what TransformerLens's own models compute, every activation unedited, and logits after every edit.
 
-Of each kind, those of the newest release that carries it in a cell of the grid. Each tensor is kept as a few projections
-on fixed directions: an error anywhere in it moves all of them.
+Of each kind, those of the newest release that carries it in a cell of the grid. Each tensor is kept as a few
+projections on fixed directions: an error anywhere in it moves all of them.
 """
 
 import functools
@@ -68,11 +68,12 @@ def assert_edits_are_felt(kind: str) -> None:
     """Every edit moves the logits further than is tolerated."""
     unedited, *edited = _read()[0][f"{kind}/logits"]
     for name, logits in zip(edits(kind)[1:], edited, strict=True):
-        assert not torch.allclose(logits, unedited, **CLOSE), name
+        assert not torch.allclose(logits, unedited, CLOSE["rtol"], CLOSE["atol"]), name
 
 
 @functools.cache
 def _read() -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """What the file holds, and the release that each kind's values are from."""
     with safe_open(FILE, "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["releases"])
+        keys = list(file.keys())
+        return {key: file.get_tensor(key) for key in keys}, json.loads(file.metadata()["releases"])

@@ -41,7 +41,7 @@ def test_every_edit_does_what_it_does_in_transformer_lens(kind: str) -> None:
                 visible = other > HIDDEN
                 assert torch.equal(visible, value > HIDDEN)
                 value, other = value[visible], other[visible]
-            if not torch.allclose(value, other, **CLOSE):
+            if not torch.allclose(value, other, CLOSE["rtol"], CLOSE["atol"]):
                 assert_close(value, other, f"{edited}: {name}", **CLOSE)
 
 

@@ -73,7 +73,7 @@ def reference(kind: str) -> Any:
         other.config.save_pretrained(theirs.called)
         fields = loading.convert_hf_model_config(theirs.called) | {"device": "cpu", "tokenizer_name": None}
         if theirs.template is not None:
-            fields |= sizes(kind, other.config) | theirs.template
+            fields |= {**sizes(kind, other.config), **theirs.template}
         cfg = HookedTransformerConfig.from_dict(fields)
         model = HookedTransformer(cfg)
         state = loading.get_pretrained_state_dict(theirs.called, cfg, hf_model=other)
