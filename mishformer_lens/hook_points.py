@@ -50,7 +50,8 @@ class HookPoints(Mapping[str, HookPoint]):
 
     def names(self) -> Mapping[str, HookSpec]:
         """The names, each with what is told of its hook point, as the model is now."""
-        return _names(self._instrumentation.family, self._instrumentation.absent())
+        instrumentation = self._instrumentation
+        return _names(instrumentation.family, instrumentation.absent(), instrumentation.experts())
 
     def _make(self, name: str) -> HookPoint:
         spec = self.names()[name]
@@ -65,13 +66,13 @@ class HookPoints(Mapping[str, HookPoint]):
 
 
 @functools.lru_cache(maxsize=64)
-def _names(family: Family, absent: Absent) -> dict[str, HookSpec]:
+def _names(family: Family, absent: Absent, experts: tuple[int, ...]) -> dict[str, HookSpec]:
     return {
         **{spec.name: spec for spec in family.embedding_hooks},
         **{
             f"blocks.{layer}.{spec.name}": spec
-            for layer, missing in enumerate(absent)
-            for spec in family.block_hooks
+            for layer, (missing, n_experts) in enumerate(zip(absent, experts, strict=True))
+            for spec in family.hooks_of_block(n_experts)
             if family.has(spec, missing)
         },
         **{spec.name: spec for spec in family.final_hooks},
@@ -79,6 +80,6 @@ def _names(family: Family, absent: Absent) -> dict[str, HookSpec]:
 
 
 @functools.lru_cache(maxsize=64)
-def unflagged(family: Family, absent: Absent) -> tuple[str, ...]:
+def unflagged(family: Family, absent: Absent, experts: tuple[int, ...]) -> tuple[str, ...]:
     """The names of hook points that TransformerLens fires with all its flags off."""
-    return tuple(name for name, spec in _names(family, absent).items() if not spec.flag)
+    return tuple(name for name, spec in _names(family, absent, experts).items() if not spec.flag)

@@ -18,6 +18,7 @@ from mishformer_lens.errors import (
     UnknownHookError,
     UnsupportedModelError,
 )
+from mishformer_lens.experts import helpers_of_experts, number_of_experts
 from mishformer_lens.helpers import helpers_of_block, helpers_of_norm
 from mishformer_lens.hook_points import Absent, HookPoints, unflagged
 from mishformer_lens.hooks import HookPoint
@@ -48,7 +49,7 @@ class Instrumentation:
 
     def __init__(self, model: nn.Module, family: Family, variant: Variant, source: Source) -> None:
         self.model = model
-        self.family = family
+        self.family = variant.seen(family)
         self.variant = variant
         self._source = source
         self.hook_points = HookPoints(self)
@@ -102,6 +103,12 @@ class Instrumentation:
         if family.components.get("ln2") == family.components.get("ln1"):
             missing.add("ln2")
         return tuple(frozenset(missing | parts) for parts in lacking)
+
+    def experts(self) -> tuple[int, ...]:
+        """Block by block, how many experts the live block has; none where it has an MLP."""
+        if self.family.experts is None:
+            return (0,) * self.n_layers
+        return tuple(number_of_experts(self._part(block, "mlp")) for block in self.blocks._modules.values())
 
     def _part(self, block: nn.Module | None, part: str) -> nn.Module | None:
         for name in self.family.components[part].split("."):
@@ -187,7 +194,7 @@ class Instrumentation:
     @property
     def unflagged_names(self) -> list[str]:
         """The hook points that TransformerLens fires with all its flags off, in the order in which they fire."""
-        return list(unflagged(self.family, self.absent()))
+        return list(unflagged(self.family, self.absent(), self.experts()))
 
     def remove(self) -> None:
         """Give every part of the model that has hooks back as it was. Hooks that are on never fire again.
@@ -263,38 +270,39 @@ class Instrumentation:
                 parent, path = self.base, f"{components['blocks']}.{layer}"
             else:
                 parent = self.place(layer, "")
-                path = f"{parent.path}.{components[part]}"
+                path = f"{parent.path}.{self.family.path_of(part)}"
             place = self._places.setdefault((layer, part), Place(self, layer, part, path, parent))
         return place
 
     def places(self) -> Iterator[Place]:
         """All places of the model as it is now, those around others first."""
         yield self.base
-        for layer, missing in enumerate(self.absent()):
-            for part in ("", *self.family.block_parts):
+        for layer, (missing, n_experts) in enumerate(zip(self.absent(), self.experts(), strict=True)):
+            for part in ("", *self.family.parts_of_block(n_experts)):
                 if part not in missing:
                     yield self.place(layer, part)
         yield self.place(None, "ln_final")
 
     def attributes(self, place: Place) -> dict[str, object]:
         """What the module at ``place`` carries while it is lent: its hook points, and helpers of its patched code."""
-        prefix = "" if place.layer is None else f"blocks.{place.layer}."
-        family = self.family
-        specs = (*family.embedding_hooks, *family.final_hooks) if place.layer is None else family.block_hooks
+        family, names = self.family, self.hook_points.names()
         own: dict[str, object] = {}
-        names = self.hook_points.names()
-        for spec in specs:
-            if family.home_of(spec) == place.part and prefix + spec.name in names:
-                own[spec.name.rpartition(".")[2]] = self.hook_points[prefix + spec.name]
-        if place.layer is not None:
-            own |= self._helpers_of(place.layer).get(place.part, {})
-        elif place.part:
-            own |= helpers_of_norm(self.hook_points, place.part, family)
-        return own
+        if place.layer is None:
+            for spec in (*family.embedding_hooks, *family.final_hooks):
+                if spec.part == place.part:
+                    own[spec.name.rpartition(".")[2]] = self.hook_points[spec.name]
+            return own | (helpers_of_norm(self.hook_points, place.part, family) if place.part else {})
+        n_experts = self.experts()[place.layer]
+        for attribute, name in family.carried_by(place.part, n_experts).items():
+            if f"blocks.{place.layer}.{name}" in names:
+                own[attribute] = self.hook_points[f"blocks.{place.layer}.{name}"]
+        own |= self._helpers_of(place.layer).get(place.part, {})
+        return own | helpers_of_experts(self.hook_points, family, place, n_experts)
 
     def _helpers_of(self, layer: int) -> Mapping[str, Mapping[str, object]]:
         if layer not in self._helpers:
-            hooks = {spec.name: f"blocks.{layer}.{spec.name}" for spec in self.family.block_hooks}
+            specs = self.family.hooks_of_block(self.experts()[layer])
+            hooks = {spec.name: f"blocks.{layer}.{spec.name}" for spec in specs if not spec.is_of_expert}
             names = self.hook_points.names()
             points = {name: self.hook_points[full] for name, full in hooks.items() if full in names}
             self._helpers[layer] = helpers_of_block(points, self.family, functools.partial(self.place, layer))

@@ -10,8 +10,10 @@ from typing import Any
 
 from mishformer_lens.engine import Edits
 from mishformer_lens.patchers import contract
-from mishformer_lens.patchers.contract import HookSpec
-from mishformer_lens.patchers.parts import MLP, PLAIN_MLP, PRE_NORM_BLOCK, Attention, Block, DropIn, Norm
+from mishformer_lens.patchers.contract import EXPERTS, HookSpec
+from mishformer_lens.patchers.parts import MLP, PLAIN_MLP, PRE_NORM_BLOCK, Attention, Block, DropIn, Experts, Norm
+
+ROUTER = "mlp.router"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,6 +29,7 @@ class Variant:
         cache_argument: how their models call the key-value cache that they take and give.
         cache_by_place: whether their models pair the blocks that they run with the cache's entries one by one; others
             give each block the whole cache.
+        described: the fields of the family's description that are otherwise in its releases.
     """
 
     family: str
@@ -36,6 +39,7 @@ class Variant:
     unsupported: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     cache_argument: str = "past_key_values"
     cache_by_place: bool = False
+    described: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def first_release(self) -> str:
@@ -47,8 +51,18 @@ class Variant:
         """The classes and functions that the edits touch."""
         return tuple(dict.fromkeys(member.partition(".")[0] for member in self.edits))
 
+    def seen(self, family: "Family") -> "Family":
+        """The description of its family as it holds in its releases."""
+        return _replaced(family, self) if self.described else family
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Variant":
         return self
+
+
+@functools.lru_cache(maxsize=256)
+def _replaced(family: "Family", variant: Variant) -> "Family":
+    # One for each variant: what is known of its hook points is kept by it.
+    return dataclasses.replace(family, **variant.described)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,6 +75,7 @@ class Family:
         components: TransformerLens's name of a part to HuggingFace's: ``blocks`` and ``ln_final`` seen from the base
             model, the others from a block. Empty where a part is no module, and its code the block's own.
         norm, attention, mlp, block: what its blocks consist of.
+        experts: what its mixtures of experts are like, if it has some.
         learned_positions: whether an embedding of positions is added to that of the tokens.
         optional: the parts among ``components`` that some models or blocks of the family lack.
         aliases: other names of parts, under which their hook points are found too.
@@ -72,6 +87,7 @@ class Family:
         forms: for the template, what stands in its source: edits by member, without the prefix.
         class_forms: likewise what takes the place of some of them in releases with an attention class per kernel, and
             what else the template asks of those.
+        module_forms: likewise in releases in which each expert is a module.
         refused: values of configuration fields of models that hook points are not for, with the reason.
         drop_in: what the drop-in ``HookedTransformer`` needs to know. None: it refuses the family.
     """
@@ -83,6 +99,7 @@ class Family:
     attention: Attention
     mlp: MLP = PLAIN_MLP
     block: Block = PRE_NORM_BLOCK
+    experts: Experts | None = None
     learned_positions: bool = False
     optional: tuple[str, ...] = ()
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -92,6 +109,7 @@ class Family:
     prefix: str = ""
     forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     class_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
+    module_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     refused: Mapping[tuple[str, object], str] = dataclasses.field(default_factory=dict, repr=False)
     drop_in: DropIn | None = dataclasses.field(default=None, repr=False)
 
@@ -113,7 +131,11 @@ class Family:
     @functools.cached_property
     def block_hooks(self) -> tuple[HookSpec, ...]:
         """The hook points that a block may have, in the order in which they fire."""
-        return contract.block_hooks(self.components.keys(), self.attention, self.mlp, self.block)
+        return _hooks_of_block(self, None)
+
+    def hooks_of_block(self, n_experts: int) -> tuple[HookSpec, ...]:
+        """As :attr:`block_hooks`, for a block with so many experts; with none, it has an MLP."""
+        return self.block_hooks if self.experts is None else _hooks_of_block(self, n_experts)
 
     @property
     def final_hooks(self) -> tuple[HookSpec, ...]:
@@ -125,9 +147,38 @@ class Family:
         """TransformerLens's names of the parts that a block may have as modules."""
         return tuple(part for part, name in self.components.items() if name and part not in {"blocks", "ln_final"})
 
+    @property
+    def has_expert_modules(self) -> bool:
+        """Whether each expert is a module, rather than a slice of the weights of one for all."""
+        return self.experts is not None and EXPERTS not in self.components
+
+    def parts_of_block(self, n_experts: int) -> tuple[str, ...]:
+        """As :attr:`block_parts`, for a block with so many experts: those in whose code hook points are."""
+        if not n_experts:
+            return self.block_parts
+        if self.has_expert_modules:
+            return (*self.block_parts, *(f"{EXPERTS}.{number}" for number in range(n_experts)))
+        # The mixture itself only calls its router and its experts.
+        return tuple(part for part in self.block_parts if part != "mlp")
+
+    def path_of(self, part: str) -> str:
+        """HuggingFace's name of a part, seen from where that in :attr:`components` is."""
+        if part in self.components:
+            return self.components[part]
+        # An expert that is a module.
+        return f"{self.components['mlp']}.{part.removeprefix('mlp.')}"
+
     def home_of(self, spec: HookSpec) -> str:
         """The part in whose code a hook point is: its own, or the block itself where that is no module."""
+        if spec.is_of_expert and not self.has_expert_modules:
+            return EXPERTS
+        if spec.name in ("mlp.hook_expert_weights", "mlp.hook_expert_indices") and ROUTER in self.components:
+            return ROUTER
         return spec.part if self.components.get(spec.part) != "" else ""
+
+    def carried_by(self, part: str, n_experts: int) -> Mapping[str, str]:
+        """The hook points that a part of a block with so many experts carries: attribute to name in the block."""
+        return _carried(self, n_experts).get(part, {})
 
     def has(self, spec: HookSpec, missing: frozenset[str]) -> bool:
         """Whether a block that lacks ``missing`` has a hook point: parts, and names of hook points."""
@@ -139,7 +190,8 @@ class Family:
         if spec.part in missing:
             # The block asks the norm that it shares with attention.
             return "", "ln1"
-        return self.home_of(spec), *([] if spec.taken_by is None else [spec.taken_by])
+        by_others = spec.taken_by is None or (spec.is_of_expert and not self.has_expert_modules)
+        return self.home_of(spec), *([] if by_others else [spec.taken_by])
 
     def has_torch_norm(self, part: str) -> bool:
         """Whether a part is one of torch's layer norms, rather than a norm of a class of the family's own."""
@@ -157,9 +209,10 @@ class Family:
         found: dict[tuple[int, ...], Variant] = {}
         if self.template is not None:
             for name, module in _variant_modules(self.template).items():
-                found[_release(name)] = self._variant(name, module, module.edits(self))
+                described = module.described(self) if "described" in vars(module) else {}
+                found[_release(name)] = self._variant(name, module, module.edits(self), described)
         for name, module in _variant_modules(self.name).items():
-            found[_release(name)] = self._variant(name, module, module.EDITS)
+            found[_release(name)] = self._variant(name, module, module.EDITS, vars(module).get("DESCRIBED", {}))
         begin = tuple(map(int, self.first_release.split(".")))
         reached = max((release for release in found if release <= begin), default=begin)
         kept = {max(release, begin): found[release] for release in sorted(found) if release >= reached}
@@ -167,7 +220,7 @@ class Family:
             dataclasses.replace(variant, name="v" + "_".join(map(str, release))) for release, variant in kept.items()
         )
 
-    def _variant(self, name: str, module: Any, edits: Edits) -> Variant:
+    def _variant(self, name: str, module: Any, edits: Edits, described: Mapping[str, Any]) -> Variant:
         return Variant(
             self.name,
             name,
@@ -176,6 +229,7 @@ class Family:
             module.UNSUPPORTED,
             module.CACHE_ARGUMENT,
             module.CACHE_BY_PLACE,
+            described,
         )
 
     def variant(self, name: str) -> Variant:
@@ -184,6 +238,26 @@ class Family:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Family":
         return self
+
+
+@functools.lru_cache(maxsize=1024)
+def _hooks_of_block(family: Family, n_experts: int | None) -> tuple[HookSpec, ...]:
+    parts = family.components.keys()
+    return contract.block_hooks(parts, family.attention, family.mlp, family.block, family.experts, n_experts)
+
+
+@functools.lru_cache(maxsize=1024)
+def _carried(family: Family, n_experts: int) -> dict[str, dict[str, str]]:
+    """Part to attribute to name of all hook points that modules of a block carry themselves."""
+    found: dict[str, dict[str, str]] = {}
+    for spec in family.hooks_of_block(n_experts):
+        part, attribute = family.home_of(spec), spec.name.rpartition(".")[2]
+        if spec.is_of_expert:
+            # An expert that is a module runs the code of an MLP; where they are one, its helper has their hook points.
+            attribute = contract.EXPERT_HOOKS[attribute]
+        if part != EXPERTS:
+            found.setdefault(part, {})[attribute] = spec.name
+    return found
 
 
 def _variant_modules(folder: str) -> dict[str, ModuleType]:

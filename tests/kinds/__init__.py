@@ -44,6 +44,13 @@ class Kind:
         in_transformer_lens: the first release of TransformerLens whose ``HookedTransformer`` computes what such a model
             does; None where none does.
         where_it_is_right: the configuration fields that a model must have for that.
+        experts: how many experts the mixtures have that stand in the place of MLPs; none where there are only MLPs.
+        choices: how many experts each token goes to.
+        d_expert: the width of an expert.
+        shared_expert: HuggingFace's name, seen from a mixture, of the expert that all tokens go to as well, if any.
+        d_shared: its width.
+        shared_first: whether it runs before the others.
+        dense: the layers that have an MLP all the same.
         norm: root mean square, whose ``hook_normalized`` comes before the gain; or layer norm, after gain and bias.
     """
 
@@ -67,6 +74,13 @@ class Kind:
     rotated: tuple[int, int] | None = None
     scaled_embedding: float = 1.0
     attention_scale: float | None = None
+    experts: int = 0
+    choices: int = 2
+    d_expert: int = 0
+    shared_expert: str = ""
+    d_shared: int = 0
+    shared_first: bool = False
+    dense: tuple[int, ...] = ()
     norm: Literal["rms", "layer"] = "rms"
     in_transformer_lens: str | None = None
     where_it_is_right: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -75,6 +89,10 @@ class Kind:
     def scaling(self) -> float:
         """By what products of queries and keys are multiplied."""
         return self.d_head**-0.5 if self.attention_scale is None else self.attention_scale
+
+    def is_mixture(self, layer: int) -> bool:
+        """Whether a layer has a mixture of experts rather than an MLP."""
+        return bool(self.experts) and layer not in self.dense
 
     @property
     def exists(self) -> bool:

@@ -18,7 +18,7 @@ from tests.conformance.families.conftest import here
 from tests.conformance.families.contract import unflagged
 from tests.kinds import kinds
 from tests.models import Case, make_model, make_tokens
-from tests.recording import Values, assert_close, hooked, recorded
+from tests.recording import Values, assert_close, hooked, recorded, scaled
 
 RELEASE = importlib.metadata.version("transformer-lens")
 CLOSE = {"rtol": 1e-3, "atol": 3e-5}
@@ -42,7 +42,7 @@ def reference(hf_model: Any, folder: Path) -> Any:
     hf_model.config.save_pretrained(folder)
     fields = loading.convert_hf_model_config(str(folder))
     cfg = HookedTransformerConfig.from_dict(
-        {**fields, "device": "cpu", "tokenizer_name": None, "normalization_type": "RMS"}
+        {**fields, "device": "cpu", "dtype": torch.float32, "tokenizer_name": None, "normalization_type": "RMS"}
     )
     model = HookedTransformer(cfg)
     state = loading.get_pretrained_state_dict(str(folder), cfg, hf_model=hf_model)
@@ -54,7 +54,7 @@ def run(model: Any, points: Any, names: list[str], edited: str) -> Values:
     """One pass: every activation as hooks leave it, and the logits."""
 
     def edit(activation: torch.Tensor, hook: Any) -> torch.Tensor:
-        return activation * 0.5
+        return scaled(activation, 0.5)
 
     edits = {edited: edit} if edited != UNEDITED else {}
     with torch.no_grad(), hooked(points, edits), recorded(points, names) as values:
