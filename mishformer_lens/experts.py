@@ -4,6 +4,7 @@ Where all experts are one module, fused kernels may compute them. While somebody
 computes them one after another instead: HuggingFace's own eager code.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,8 @@ class ExpertHooks(HookGroup):
 
     def unseen(self, module: nn.Module) -> Callable[..., Any]:
         """The forward that the experts have while nobody looks into them."""
-        forward: Callable[..., Any] = self.place.loan.lent.original.forward
-        return forward.__get__(module)
+        original: Any = self.place.loan.lent.original
+        return functools.partial(original.forward, module)
 
     def each(self, hit: Any, like: torch.Tensor, d_mlp: int) -> Any:
         """``hit``, the numbers of experts that have tokens; on the way, hook points of the others see no rows.
@@ -80,17 +81,21 @@ class ExpertHooks(HookGroup):
             for point in points:
                 point(nothing)
 
-    def gate(self, expert: Any, activation: torch.Tensor) -> torch.Tensor:
+    def gate(self, expert: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
         """``hook_gate`` of an expert ``[token, d_mlp]``: what the activation function gets."""
-        return self.points[expert][0](activation)
+        return self._hooked(0, expert, activation)
 
-    def pre(self, expert: Any, activation: torch.Tensor) -> torch.Tensor:
+    def pre(self, expert: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
         """``hook_pre`` of an expert ``[token, d_mlp]``: what the gate multiplies."""
-        return self.points[expert][1](activation)
+        return self._hooked(1, expert, activation)
 
-    def post(self, expert: Any, activation: torch.Tensor) -> torch.Tensor:
+    def post(self, expert: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
         """``hook_post`` of an expert ``[token, d_mlp]``: what is projected back."""
-        return self.points[expert][2](activation)
+        return self._hooked(2, expert, activation)
+
+    def _hooked(self, hook: int, expert: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
+        hooked: torch.Tensor = self.points[int(expert)][hook](activation)
+        return hooked
 
 
 class Routing:
@@ -113,8 +118,9 @@ class Routing:
             HookShapeError: a hook returned something else than numbers of experts.
         """
         if not (self.hook_expert_indices.may_edit() and self.hook_expert_indices.is_active()):
-            return self.hook_expert_indices(indices)
-        edited = self.hook_expert_indices(indices)
+            seen: torch.Tensor = self.hook_expert_indices(indices)
+            return seen
+        edited: torch.Tensor = self.hook_expert_indices(indices)
         if edited.dtype != indices.dtype:
             found = f"numbers of {edited.dtype}, where they are of {indices.dtype}"
         elif not torch.compiler.is_compiling() and bool(((edited < 0) | (edited >= self.n_experts)).any()):

@@ -28,11 +28,11 @@ and `mishformer_lens.instrument(model)` gives all the hook points below.
 HOOKS = """
 ## Hook points
 
-B batch, P position (Q of queries, K of keys), H heads, G heads of keys and values where there are fewer, D `d_model`,
-d `d_head`, M `d_mlp` or an expert's, E experts, k experts for each token, T tokens that chose expert `e`. Inside a block the names follow `blocks.i.`. They are in the order in which they fire, but that
-`ln1` and `ln2` come after what they normalise where norms stand after. A family that has a hook point in another shape
-has a line of its own. Those with a * fire in TransformerLens with a flag only; those of a family with a ° are in some
-of its models.
+B batch, P position (Q of queries, K of keys), H heads, G heads of keys and values where there are fewer, D `d_model`, d
+`d_head`, M `d_mlp` or an expert's, E experts, k experts for each token, T tokens that chose expert `e`. Inside a block
+the names follow `blocks.i.`. They are in the order in which they fire, but that `ln1` and `ln2` come after what they
+normalise where norms stand after. A family that has a hook point in another shape has a line of its own. Those with a *
+fire in TransformerLens with a flag only; those of a family with a ° are in some of its models.
 
 | name | shape | in |
 | --- | --- | --- |

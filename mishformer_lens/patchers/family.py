@@ -190,8 +190,10 @@ class Family:
         if spec.part in missing:
             # The block asks the norm that it shares with attention.
             return "", "ln1"
-        by_others = spec.taken_by is None or (spec.is_of_expert and not self.has_expert_modules)
-        return self.home_of(spec), *([] if by_others else [spec.taken_by])
+        home, taken_by = self.home_of(spec), spec.taken_by
+        if taken_by is None or home == EXPERTS:
+            return (home,)
+        return home, taken_by
 
     def has_torch_norm(self, part: str) -> bool:
         """Whether a part is one of torch's layer norms, rather than a norm of a class of the family's own."""

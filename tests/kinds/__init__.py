@@ -46,6 +46,7 @@ class Kind:
         where_it_is_right: the configuration fields that a model must have for that.
         experts: how many experts the mixtures have that stand in the place of MLPs; none where there are only MLPs.
         choices: how many experts each token goes to.
+        choices_add_up: whether the weights of the chosen experts are scaled so that they add up to one.
         d_expert: the width of an expert.
         shared_expert: HuggingFace's name, seen from a mixture, of the expert that all tokens go to as well, if any.
         d_shared: its width.
@@ -76,6 +77,7 @@ class Kind:
     attention_scale: float | None = None
     experts: int = 0
     choices: int = 2
+    choices_add_up: bool = True
     d_expert: int = 0
     shared_expert: str = ""
     d_shared: int = 0

@@ -7,6 +7,12 @@ from mishformer_lens.engine import Edits
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.mixture_like.components import PARTS
 
+# The expressions that give the numbers of the experts that have tokens, where mixtures run over those alone.
+LIST_OF_HIT = "(expert_mask.sum(dim=(-1, -2)) > 0).nonzero(as_tuple=True)[0].tolist()"
+TENSOR_OF_HIT = "torch.greater(expert_mask.sum(dim=(-1, -2)), 0).nonzero()"
+
+_OF_LATER_RELEASES = ("TopKRouter.forward", "Experts.forward")
+
 
 def described(family: Family) -> dict[str, Any]:
     """The fields of ``family`` that are otherwise in these releases."""
@@ -25,10 +31,7 @@ def with_modules(family: Family) -> Family:
     return dataclasses.replace(family, forms={**kept, **family.module_forms})
 
 
-_OF_LATER_RELEASES = ("TopKRouter.forward", "Experts.forward")
-
-
-def passing_by(family: Family, edits: Edits, hit: str) -> Edits:
+def passing_by(family: Family, edits: Edits, hit: str) -> dict[str, Any]:
     """``edits``, and hooks of experts without tokens are told, where the mixture runs over those that have some.
 
     Args:
@@ -37,4 +40,4 @@ def passing_by(family: Family, edits: Edits, hit: str) -> Edits:
     assert family.experts is not None
     member = f"{family.prefix}SparseMoeBlock.forward"
     told = f"self.expert_hooks.each({hit}, hidden_states, self.{family.experts.d_mlp})"
-    return {**edits, member: [*edits[member], (hit, told)]}  # type: ignore[list-item]
+    return {**edits, member: [*edits[member], (hit, told)]}
