@@ -13,13 +13,14 @@ def part_of(fused: torch.Tensor, part: int, layout: str | None, heads: Heads, d_
     """Queries, keys or values (0, 1, 2) ``[..., head_index, d_head]`` out of ``fused`` ``[..., outputs]``."""
     if layout == PART_BY_PART:
         # Not einops: keys and values may have fewer heads than queries.
-        chosen: torch.Tensor = fused.split([number * d_head for number in heads], -1)[part]
-        return chosen.unflatten(-1, (-1, d_head))
+        chosen: torch.Tensor = fused.split([number * d_head for number in heads], -1)[part].unflatten(-1, (-1, d_head))
+        return chosen
     if layout == GROUP_BY_GROUP:
         queries = heads[0] // heads[1]
         groups = fused.unflatten(-1, (heads[1], queries + 2, d_head))
         of_groups: torch.Tensor = groups.split([queries, 1, 1], -2)[part]
-        return of_groups.flatten(-3, -2)
+        whole: torch.Tensor = of_groups.flatten(-3, -2)
+        return whole
     split: torch.Tensor = einops.rearrange(
         fused, f"... ({layout}) -> part ... head d_head", part=3, head=heads[0], d_head=d_head
     )[part]

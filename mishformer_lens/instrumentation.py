@@ -18,6 +18,7 @@ from mishformer_lens.errors import (
     UnknownHookError,
     UnsupportedModelError,
 )
+from mishformer_lens.experts import helpers_of_experts, number_of_experts
 from mishformer_lens.helpers import helpers_of_block, helpers_of_norm
 from mishformer_lens.hook_points import Absent, HookPoints, unflagged
 from mishformer_lens.hooks import HookPoint
@@ -49,7 +50,7 @@ class Instrumentation:
 
     def __init__(self, model: nn.Module, family: Family, variant: Variant, source: Source) -> None:
         self.model = model
-        self.family = family
+        self.family = variant.seen(family)
         self.variant = variant
         self._source = source
         self.hook_points = HookPoints(self)
@@ -112,6 +113,13 @@ class Instrumentation:
         if family.block.norms_before is not None and not getattr(block, family.block.norms_before):
             missing.add(NORMS_BEFORE)
         return missing
+
+    def experts(self) -> tuple[int, ...]:
+        """Block by block, how many experts the live block has; none where it has an MLP."""
+        if self.family.experts is None:
+            return (0,) * self.n_layers
+        blocks, components = self.blocks._modules.values(), self.family.components
+        return tuple(number_of_experts(_part(block, components["mlp"])) for block in blocks)
 
     def require(self) -> None:
         """Refuse a hook that could never fire.
@@ -200,7 +208,7 @@ class Instrumentation:
     @property
     def unflagged_names(self) -> list[str]:
         """The hook points that TransformerLens fires with all its flags off, in the order in which they fire."""
-        return list(unflagged(self.family, self.absent(), self.absent_from_model()))
+        return list(unflagged(self.family, self.absent(), self.experts(), self.absent_from_model()))
 
     def remove(self) -> None:
         """Give every part of the model that has hooks back as it was. Hooks that are on never fire again.
@@ -271,24 +279,22 @@ class Instrumentation:
         place = self._places.get((layer, part))
         if place is None:
             components = self.family.components
-            if layer is not None and part and self.family.cross_attention is not None:
-                block = self.blocks._modules.get(str(layer))
-                components = self.family.components_of(frozenset(self._absent_from(block)))
             if layer is None:
                 parent, path = self.base, components[part]
             elif not part:
                 parent, path = self.base, f"{components['blocks']}.{layer}"
             else:
                 parent = self.place(layer, "")
-                path = f"{parent.path}.{components[part]}"
+                missing = frozenset(self._absent_from(self.blocks._modules.get(str(layer))))
+                path = f"{parent.path}.{self.family.path_of(part, missing)}"
             place = self._places.setdefault((layer, part), Place(self, layer, part, path, parent))
         return place
 
     def places(self) -> Iterator[Place]:
         """All places of the model as it is now, those around others first."""
         yield self.base
-        for layer, missing in enumerate(self.absent()):
-            for part in ("", *self.family.block_parts(missing)):
+        for layer, (missing, n_experts) in enumerate(zip(self.absent(), self.experts(), strict=True)):
+            for part in ("", *self.family.block_parts(missing, n_experts)):
                 yield self.place(layer, part)
         lacking = self.absent_from_model()
         for part in self.family.model_parts:
@@ -297,25 +303,25 @@ class Instrumentation:
 
     def attributes(self, place: Place) -> dict[str, object]:
         """What the module at ``place`` carries while it is lent: its hook points, and helpers of its patched code."""
-        prefix = "" if place.layer is None else f"blocks.{place.layer}."
         family = self.family
-        specs = (*family.embedding_hooks, *family.final_hooks) if place.layer is None else family.block_hooks
         own: dict[str, object] = {}
-        names = self.hook_points.names()
-        for spec in specs:
-            if family.home_of(spec) == place.part and prefix + spec.name in names:
-                own[spec.name.rpartition(".")[2]] = self.hook_points[prefix + spec.name]
-        if place.layer is not None:
-            own |= self._helpers_of(place.layer).get(place.part, {})
-        elif place.part:
-            own |= helpers_of_norm(self.hook_points, place.part, family)
-        return own
+        if place.layer is None:
+            for spec in (*family.embedding_hooks, *family.final_hooks):
+                if spec.part == place.part:
+                    own[spec.name.rpartition(".")[2]] = self.hook_points[spec.name]
+            return own | (helpers_of_norm(self.hook_points, place.part, family) if place.part else {})
+        missing, n_experts = self.absent()[place.layer], self.experts()[place.layer]
+        for attribute, name in family.carried_by(place.part, missing, n_experts).items():
+            own[attribute] = self.hook_points[f"blocks.{place.layer}.{name}"]
+        own |= self._helpers_of(place.layer).get(place.part, {})
+        return own | helpers_of_experts(self.hook_points, family, place, n_experts)
 
     def _helpers_of(self, layer: int) -> Mapping[str, Mapping[str, object]]:
         if layer not in self._helpers:
-            hooks = {spec.name: f"blocks.{layer}.{spec.name}" for spec in self.family.block_hooks}
-            names = self.hook_points.names()
-            points = {name: self.hook_points[full] for name, full in hooks.items() if full in names}
+            specs = self.family.hooks_of(self.absent()[layer], self.experts()[layer])
+            points = {
+                spec.name: self.hook_points[f"blocks.{layer}.{spec.name}"] for spec in specs if not spec.is_of_expert
+            }
             self._helpers[layer] = helpers_of_block(points, self.family, functools.partial(self.place, layer))
         return self._helpers[layer]
 

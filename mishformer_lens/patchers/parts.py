@@ -74,6 +74,23 @@ PLAIN_MLP = MLP()
 
 
 @dataclasses.dataclass(frozen=True)
+class Experts:
+    """A family's mixtures of experts, which stand in the place of the MLP in all blocks or in some.
+
+    Attributes:
+        in_every_block: whether no block has an MLP instead.
+        shared_first: whether the shared expert, where there is one, runs before the others.
+        d_mlp: how the code of a mixture calls the width of an expert, in releases where each expert is a module.
+        as_modules: what HuggingFace calls parts otherwise in those releases.
+    """
+
+    in_every_block: bool = False
+    shared_first: bool = False
+    d_mlp: str = ""
+    as_modules: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class Block:
     """How a block puts its parts together.
 

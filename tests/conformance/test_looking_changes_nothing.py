@@ -96,7 +96,8 @@ class Whole(torch.Tensor):
         if func is nn.functional.linear:
             plain = [each.as_subclass(torch.Tensor) if isinstance(each, cls) else each for each in args]
             return func(*plain, **(kwargs or {}))
-        if func in (torch.Tensor.T.__get__, torch.Tensor.t, torch.Tensor.permute, torch.Tensor.transpose):
+        transposed: Any = torch.Tensor.T
+        if func in (transposed.__get__, torch.Tensor.t, torch.Tensor.permute, torch.Tensor.transpose):
             raise NotImplementedError(f"{func} is not implemented")
         return super().__torch_function__(func, types, args, kwargs or {})
 

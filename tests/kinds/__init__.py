@@ -75,6 +75,14 @@ class Kind:
             ``group``: for each key its queries, that key, its value.
         eager_differs: why eager attention computes something else than the release's kernels do.
         clipped: by what queries, keys and values are clipped behind their hook points.
+        experts: how many experts the mixtures have that stand in the place of MLPs; none where there are only MLPs.
+        choices: how many experts each token goes to.
+        choices_add_up: whether the weights of the chosen experts are scaled so that they add up to one.
+        d_expert: the width of an expert.
+        shared_expert: HuggingFace's name, seen from a mixture, of the expert that all tokens go to as well, if any.
+        d_shared: its width.
+        shared_first: whether it runs before the others.
+        dense: the layers that have an MLP all the same.
         norm: root mean square, whose ``hook_normalized`` comes before the gain; or layer norm, after gain and bias.
     """
 
@@ -108,6 +116,14 @@ class Kind:
     fused: Literal["part", "group"] = "part"
     eager_differs: str = ""
     clipped: float | None = None
+    experts: int = 0
+    choices: int = 2
+    choices_add_up: bool = True
+    d_expert: int = 0
+    shared_expert: str = ""
+    d_shared: int = 0
+    shared_first: bool = False
+    dense: tuple[int, ...] = ()
     norm: Literal["rms", "layer"] = "rms"
     in_transformer_lens: tuple[Counterpart, ...] = ()
     is_readable: bool = True
@@ -116,6 +132,10 @@ class Kind:
     def scaling(self) -> float:
         """By what products of queries and keys are multiplied."""
         return self.d_head**-0.5 if self.attention_scale is None else self.attention_scale
+
+    def is_mixture(self, layer: int) -> bool:
+        """Whether a layer has a mixture of experts rather than an MLP."""
+        return bool(self.experts) and layer not in self.dense
 
     @property
     def exists(self) -> bool:

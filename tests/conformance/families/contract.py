@@ -15,16 +15,23 @@ class Entry:
     """One hook point.
 
     Attributes:
-        shape: of the activation in a pass over BATCH x POS tokens.
+        shape: of the activation in a pass over BATCH x POS tokens; None for the number of tokens that chose an expert.
         sources: names of the activations that it is computed from.
         flagged: whether TransformerLens computes it only if a flag is set.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
     sources: tuple[str, ...]
     flagged: bool = False
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a shape is this one."""
+        return len(shape) == len(self.shape) and all(
+            expected in (None, found) for found, expected in zip(shape, self.shape, strict=True)
+        )
 
+
+SCORES = ("hook_attn_scores", "hook_pattern")
 INTO = ("what goes into the block",)
 COPIES = ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")
 
@@ -38,7 +45,7 @@ def contract(name: str) -> dict[str, Entry]:
     table |= {each: Entry((BATCH, POS, D_MODEL), tuple(table)) for each in stream}
     for layer in range(N_LAYERS):
         prefix = f"blocks.{layer}."
-        for each, entry in _block(kind).items():
+        for each, entry in _block(kind, layer).items():
             sources = stream if entry.sources == INTO else tuple(prefix + source for source in entry.sources)
             table[prefix + each] = dataclasses.replace(entry, sources=sources)
         stream = (f"{prefix}hook_resid_post",)
@@ -50,7 +57,7 @@ def contract(name: str) -> dict[str, Entry]:
     }
 
 
-def _block(kind: Kind) -> dict[str, Entry]:
+def _block(kind: Kind, layer: int) -> dict[str, Entry]:
     groups, heads = kind.key_value_heads, N_HEADS
     stream = (BATCH, POS, D_MODEL)
     of_queries, of_keys = (BATCH, POS, heads, kind.d_head), (BATCH, POS, groups, kind.d_head)
@@ -104,11 +111,13 @@ def _block(kind: Kind) -> dict[str, Entry]:
     if before:
         table |= _norm("ln2", mlp_input, stream)
         mlp_input = ("ln2.hook_normalized",)
-    table["mlp.hook_pre"] = Entry(neurons, mlp_input)
-    if kind.gated:
-        table["mlp.hook_pre_linear"] = Entry(neurons, mlp_input)
-    table["mlp.hook_post"] = Entry(neurons, ("mlp.hook_pre", *(["mlp.hook_pre_linear"] if kind.gated else [])))
     mlp_out: tuple[str, ...] = ("mlp.hook_post",)
+    if kind.is_mixture(layer):
+        mixture = _mixture(kind, mlp_input)
+        table |= mixture
+        mlp_out = tuple(mixture)
+    else:
+        table |= _mlp("mlp", kind, neurons, mlp_input)
     if after is not None:
         table |= _norm(after[1], mlp_out, stream)
         mlp_out = (f"{after[1]}.hook_normalized",)
@@ -121,6 +130,29 @@ def _block(kind: Kind) -> dict[str, Entry]:
         into = ("ln2.hook_scale", "ln2.hook_normalized")
     table["hook_resid_post"] = Entry(stream, into)
     return table
+
+
+def _mlp(name: str, kind: Kind, shape: tuple[int, ...], sources: tuple[str, ...]) -> dict[str, Entry]:
+    into = [f"{name}.hook_pre", *([f"{name}.hook_pre_linear"] if kind.gated else [])]
+    return {**{each: Entry(shape, sources) for each in into}, f"{name}.hook_post": Entry(shape, tuple(into))}
+
+
+def _mixture(kind: Kind, sources: tuple[str, ...]) -> dict[str, Entry]:
+    """Experts, of which each token goes to some; and one to which all go, where there is such."""
+    tokens = BATCH * POS
+    routed = {
+        "mlp.hook_expert_weights": Entry((tokens, kind.experts), sources),
+        "mlp.hook_expert_indices": Entry((tokens, kind.choices), ("mlp.hook_expert_weights",)),
+    }
+    rows = (None, kind.d_expert)
+    for number in range(kind.experts):
+        gate, pre, post = (f"mlp.experts.{number}.{hook}" for hook in ("hook_gate", "hook_pre", "hook_post"))
+        routed[gate] = routed[pre] = Entry(rows, (*sources, "mlp.hook_expert_indices"))
+        routed[post] = Entry(rows, (gate, pre))
+    if not kind.shared_expert:
+        return routed
+    shared = _mlp(f"mlp.{kind.shared_expert}", kind, (tokens, kind.d_shared), sources)
+    return {**shared, **routed} if kind.shared_first else {**routed, **shared}
 
 
 def _query_key_norm(kind: Kind, letter: str, shape: tuple[int, ...]) -> dict[str, Entry]:
@@ -149,6 +181,11 @@ def of_one_block(case: Case) -> list[str]:
     """
     layer = 0 if case.attention == "eager" else N_LAYERS - 1
     return [name for name in contract(case.kind) if block_of(name) in ("", f"blocks.{layer}.")]
+
+
+def leaves_a_kernel(name: str, attention: str) -> bool:
+    """Whether a layer leaves a kernel while somebody looks at a hook point. With eager attention experts are eager."""
+    return attention != "eager" and (name.endswith(SCORES) or ".mlp.experts." in name)
 
 
 def block_of(name: str) -> str:

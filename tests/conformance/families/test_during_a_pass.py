@@ -6,18 +6,19 @@ import pytest
 import torch
 
 import mishformer_lens
+from tests import recording
 from tests.conformance.families.contract import contract
 from tests.models import Case, make_model, make_tokens
 from tests.recording import assert_same, hooked
 
 
 def scaled(activation: torch.Tensor, hook: Any) -> torch.Tensor:
-    return activation * 1.25
+    return recording.scaled(activation, 1.25)
 
 
 def scaled_once(activation: torch.Tensor, hook: Any) -> torch.Tensor:
     hook.remove_hooks()
-    return activation * 1.25
+    return recording.scaled(activation, 1.25)
 
 
 @pytest.mark.parametrize("gradients", [True, False])
