@@ -19,7 +19,13 @@ KINDS = {
         query_key_norm="joined",
         norms_in_turn=True,
         # Before, it knew no window, and its hook_attn_out and hook_mlp_out came before the norms.
-        in_transformer_lens=(Counterpart("3.9", {"attention_bias": False, "head_dim": 8, "rope_scaling": None}),),
+        in_transformer_lens=(
+            Counterpart(
+                "3.9",
+                # Newer releases have other angles in layers with windows, unless their base is this.
+                {"attention_bias": False, "head_dim": 8, "rope_scaling": None, "rope_theta": 500000.0},
+            ),
+        ),
         modules={**MODULES, "ln1": "post_attention_layernorm", "ln2": "post_feedforward_layernorm"},
         windows=(4, None),
     ),
