@@ -199,7 +199,7 @@ class Family:
         return tuple(part for part in self.optional if part not in _PARTS_OF_THE_MODEL)
 
     def block_parts(self, missing: frozenset[str], n_experts: int = 0) -> tuple[str, ...]:
-        """The parts of a block that lacks ``missing``: TransformerLens's names of modules in whose code hook points are.
+        """The parts of a block that lacks ``missing``, as TransformerLens names them: modules that hook points are in.
 
         Args:
             n_experts: how many experts it has.
@@ -252,7 +252,7 @@ class Family:
         return there and spec.name not in missing
 
     def places_of(self, spec: HookSpec, missing: frozenset[str]) -> tuple[str, ...]:
-        """The parts of a block that lacks ``missing`` in whose patched code a hook point is."""
+        """The parts of a block that lacks ``missing``, as TransformerLens names them: modules that hook points are in.
         if spec.part in missing:
             # The block asks the norm that it shares with attention.
             return "", "ln1"

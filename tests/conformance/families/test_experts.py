@@ -56,7 +56,7 @@ def run(model: Any, points: Any, names: list[str], edits: Any = ()) -> dict[str,
 
 def rows_of(indices: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens that chose an expert, in the order of its rows, and with which choice they did."""
-    choice, token = torch.where(number == indices.T)
+    choice, token = indices.T.eq(number).nonzero(as_tuple=True)
     return token, choice
 
 
