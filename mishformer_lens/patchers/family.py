@@ -252,7 +252,7 @@ class Family:
         return there and spec.name not in missing
 
     def places_of(self, spec: HookSpec, missing: frozenset[str]) -> tuple[str, ...]:
-        """The parts of a block that lacks ``missing``, as TransformerLens names them: modules that hook points are in.
+        """The parts of a block that lacks ``missing`` in whose patched code a hook point is."""
         if spec.part in missing:
             # The block asks the norm that it shares with attention.
             return "", "ln1"
