@@ -1,6 +1,6 @@
 """Mixtral, with a sliding window."""
 
-from tests.kinds import Counterpart, Kind, names, windows
+from tests.kinds import Kind, names, windows
 
 KINDS = {
     "mixtral": Kind(
@@ -10,6 +10,5 @@ KINDS = {
         windows=windows("mixtral", (5, 5)),
         experts=4,
         d_expert=48,
-        in_transformer_lens=(Counterpart("2.15", {"sliding_window": None}),),
     ),
 }

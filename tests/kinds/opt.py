@@ -23,7 +23,6 @@ OPT = Kind(
     rotary=False,
     learned_positions=True,
     norm="layer",
-    in_transformer_lens=(Counterpart("2.15"),),
     modules={
         "ln1": "self_attn_layer_norm",
         "ln2": "final_layer_norm",
@@ -36,7 +35,7 @@ OPT = Kind(
     },
 )
 KINDS = {
-    "opt": OPT,
+    "opt": dataclasses.replace(OPT, in_transformer_lens=(Counterpart("2.15"),)),
     "opt_350m": dataclasses.replace(
         OPT,
         fields={**OPT.fields, "do_layer_norm_before": False, "word_embed_proj_dim": 24},

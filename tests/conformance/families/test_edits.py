@@ -13,9 +13,9 @@ import torch
 
 import mishformer_lens
 from tests.conformance.families.contract import contract
-from tests.conformance.families.test_values import blocks_of
+from tests.conformance.families.test_values import blocks_of, roles
 from tests.kinds import Kind, kinds
-from tests.models import D_MLP, N_HEADS, N_LAYERS, Case, make_model, make_tokens
+from tests.models import N_HEADS, N_LAYERS, Case, make_model, make_tokens
 from tests.recording import assert_close, hooked, noise_like, recorded
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -62,15 +62,18 @@ def changed(module: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tens
         handle.remove()
 
 
-def places(form: Kind) -> Iterator[tuple[str, str, bool, slice]]:
+def places(form: Kind, layer: int) -> Iterator[tuple[str, str, bool, slice]]:
     """Hook point, module, whether it is of what the module takes, and which columns of that it shows."""
+    modules = roles(form, layer)
+    if form.fused != "part":
+        modules.pop("qkv", None)  # columns of one head are not beside those of the next
     widths = {"q": N_HEADS * form.d_head, "k": form.key_value_heads * form.d_head}
-    for role, path in {**form.modules, "": ""}.items():
+    for role, path in {**modules, "": ""}.items():
         if role in TAKEN:
             yield TAKEN[role], path, True, slice(None)
         begin = 0
         for name in GIVEN.get(role, ()):
-            width = widths.get(name[-1], widths["k"]) if name.startswith("attn") else D_MLP
+            width = widths.get(name[-1], widths["k"]) if name.startswith("attn") else form.d_mlp
             end = begin + width
             yield name, path, False, slice(begin, end) if len(GIVEN[role]) > 1 else slice(None)
             begin = end
@@ -89,7 +92,7 @@ def test_an_edit_is_what_torch_makes_of_it_in_a_plain_model(kind: str) -> None:
     unedited = plain(tokens).logits
     points = mishformer_lens.instrument(model).hook_points
     for layer, block in enumerate(blocks_of(plain, form)):
-        for name, path, taken, columns in places(form):
+        for name, path, taken, columns in places(form, layer):
 
             def change(value: torch.Tensor, columns: slice = columns) -> torch.Tensor:
                 result = value.clone()
@@ -123,12 +126,13 @@ def test_attention_goes_on_from_what_an_edit_leaves(kind: str, inside: str) -> N
             model(make_tokens())
         at = {name.removeprefix(f"blocks.{layer}.attn."): value for name, (value,) in values.items()}
         query, key, value = (at.get(f"hook_rot_{each}", at[f"hook_{each}"]) for each in "qkv")
-        clip = form.fields.get("clip_qkv", float("inf"))
+        clip = form.clipped or form.fields.get("clip_qkv", float("inf"))
         key, value = (
             each.repeat_interleave(N_HEADS // form.key_value_heads, 2) for each in (key, value.clamp(-clip, clip))
         )
         scores, pattern = at["hook_attn_scores"], at["hook_pattern"]
-        if not inside.endswith("scores"):
+        # What is added by position has a test of its own (test_alibi.py).
+        if not inside.endswith("scores") and not form.alibi:
             products = torch.einsum("bqhd,bkhd->bhqk", query, key) * form.scaling
             if form.softcap is not None:
                 products = form.softcap * torch.tanh(products / form.softcap)
