@@ -41,6 +41,7 @@ nox.options.sessions = [
     "lint",
     "types",
     "unit",
+    "minimal",
     # `coverage` runs all of `service`, the drop-in with the newest release, and the hook suite with three releases.
     *(
         f"drop_in-{PYTHON}(transformers='{cell.minor}')"
@@ -84,6 +85,7 @@ ELSEWHERE = [
     "cuda",
     "engine",
     "hooked_transformer",
+    "minimal",
     "patchers",
     "tools",
     *("test_documents.py", "test_errors.py", "test_import.py", "test_suggestions.py"),
@@ -172,6 +174,13 @@ def upstream(session: nox.Session, transformers: str) -> None:
     session.install("--no-deps", "-r", str(LOCKS / "upstream.txt"), silent=True)
     command = ["python", "-m", "tools.upstream", f"--folder={session.create_tmp()}"]
     session.run(*command, *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session(python=PYTHON)
+def minimal(session: nox.Session) -> None:
+    """Hooking a model where the package brought its own dependencies only, TransformerLens not among them."""
+    sync(session, LOCKS / "minimal.txt")
+    session.run("pytest", *(session.posargs or ["tests/minimal"]), env=ENVIRONMENT)
 
 
 @nox.session(python=PYTHON)

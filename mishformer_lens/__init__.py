@@ -13,7 +13,7 @@ from mishformer_lens import errors
 from mishformer_lens.errors import MishformerLensError, TransformersNotInstalledError, UnsupportedReleaseWarning
 from mishformer_lens.patchers import FAMILIES, Variant
 from mishformer_lens.patchers.installed import installed_release
-from mishformer_lens.patchers.resolver import OLDEST_RELEASE, has_number, is_too_old, select_by_release
+from mishformer_lens.patchers.releases import OLDEST_RELEASE, has_number, is_too_old, select_by_release
 
 if TYPE_CHECKING:
     from mishformer_lens.hooked_transformer import HookedTransformer

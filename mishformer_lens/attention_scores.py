@@ -4,9 +4,7 @@ While one of the two has a hook, its layer computes attention by plain operation
 from the very arguments that the kernel was called with, whatever the configuration says.
 """
 
-import collections
 import functools
-import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_mask
 
+from mishformer_lens.attention_masks import distance_between, packed, reach, triangle
 from mishformer_lens.errors import AttentionKernelError, EagerFallbackWarning
 from mishformer_lens.hooks import HookGroup, HookPoint
 
@@ -116,7 +115,7 @@ class AttentionScores(HookGroup):
 
         Its causal mask is aligned at the upper left.
         """
-        allowed = _triangle(query, key, 0) if is_causal else None
+        allowed = triangle(query, key, 0) if is_causal else None
         return self._attend(query, key, value, attn_mask, allowed, scale, dropout_p)
 
     def like_flash(
@@ -151,17 +150,17 @@ class AttentionScores(HookGroup):
         keys, allowed = key.shape[-2], None
         known = max_length_q is not None and max_length_k is not None
         if attention_mask is None and known and cu_seq_lens_q is not None and cu_seq_lens_k is not None:
-            allowed, distance = _packed(query, key, cu_seq_lens_q, cu_seq_lens_k, use_top_left_mask)
+            allowed, distance = packed(query, key, cu_seq_lens_q, cu_seq_lens_k, use_top_left_mask)
             position_ids = None  # the lengths count
         else:
             if attention_mask is None:
                 others |= {"cu_seq_lens_q": cu_seq_lens_q, "cu_seq_lens_k": cu_seq_lens_k}
-            distance = _distance(query, key, 0 if use_top_left_mask else keys - query_length)
+            distance = distance_between(query, key, 0 if use_top_left_mask else keys - query_length)
         _refuse(others)
         if is_causal and not (use_top_left_mask and query_length == 1):
             allowed = distance >= 0 if allowed is None else allowed & (distance >= 0)
         if sliding_window is not None and keys > sliding_window:
-            near = distance.abs() <= _reach(sliding_window)
+            near = distance.abs() <= reach(sliding_window)
             allowed = near if allowed is None else allowed & near
         if attention_mask is not None:
             real = attention_mask[:, None, None, -keys:].bool()
@@ -330,52 +329,6 @@ def _by_type(
     return output.transpose(1, 2).contiguous(), None
 
 
-def _distance(query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
-    """How far before its query each key lies: ``[query_pos, key_pos]``. The first query stands at key ``offset``."""
-    queries = torch.arange(query.shape[-2], device=query.device) + offset
-    return queries[:, None] - torch.arange(key.shape[-2], device=query.device)
-
-
-def _triangle(query: torch.Tensor, key: torch.Tensor, offset: int) -> torch.Tensor:
-    return _distance(query, key, offset) >= 0
-
-
-def _packed(
-    query: torch.Tensor, key: torch.Tensor, query_ends: torch.Tensor, key_ends: torch.Tensor, top_left: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """For texts of given lengths in rows put one after another: whether key and query are of one text, and how far
-    before its query each key lies. Both are ``[batch, 1, query_pos, key_pos]``.
-
-    Args:
-        query_ends, key_ends: where texts end, counted over all rows; a zero comes first.
-        top_left: whether the first query stands at the first key of its text; else the last one at the last.
-
-    Raises:
-        AttentionKernelError: queries see keys of another row.
-    """
-    (batch, _, queries, _), keys = query.shape, key.shape[-2]
-    query_ends, key_ends = (each.to(query.device, torch.int64) for each in (query_ends, key_ends))
-    of_query, of_key = (
-        torch.bucketize(torch.arange(batch * number, device=query.device), ends[1:], right=True)
-        for number, ends in ((queries, query_ends), (keys, key_ends))
-    )
-    texts = query_ends.numel() - 1
-    same = (of_query[:, None] == of_key) & (of_key < texts)
-    by_row = same.view(batch, queries, batch, keys).transpose(1, 2)
-    if by_row[~torch.eye(batch, dtype=torch.bool, device=query.device)].any():
-        raise AttentionKernelError(
-            "hook_attn_scores or hook_pattern has a hook, and the attention kernel is called with lengths of texts "
-            "(cu_seq_lens_q, cu_seq_lens_k) by which a text lies in two rows of the batch, which scores "
-            "[batch, head_index, query_pos, key_pos] have no room for. Take the hook off, or give the model one row."
-        )
-    lengths = key_ends.diff() - query_ends.diff()
-    begins = key_ends[:-1] - query_ends[:-1] + (torch.zeros_like(lengths) if top_left else lengths)
-    begins = torch.cat([begins, begins.new_zeros(1)])  # what lies beyond the last text sees nothing
-    places = torch.arange(batch * queries, device=query.device) + begins[of_query]
-    distance = places.view(batch, queries, 1) - torch.arange(batch * keys, device=query.device).view(batch, 1, keys)
-    return torch.diagonal(by_row).movedim(-1, 0)[:, None], distance[:, None]
-
-
 def _refuse(arguments: Mapping[str, Any]) -> None:
     given = sorted(name for name in _NOT_COMPUTED if arguments.get(name) is not None)
     if given:
@@ -408,15 +361,3 @@ def _reads_is_causal(interface: Any) -> bool:
 def _asks_module(interface: Any) -> bool:
     """Whether transformers' sdpa function asks the module whether it is causal: up to 4.52 it does not."""
     return "is_causal" in interface.__code__.co_consts
-
-
-@functools.cache
-def _reach(sliding_window: int) -> int:
-    """How many keys before its own a query sees: up to 4.55 one more than the window is wide, with its own key."""
-    library = importlib.import_module("transformers.modeling_flash_attention_utils")
-    tell = vars(library).get("_process_flash_attention_kwargs")
-    if tell is None:
-        return sliding_window
-    supported = collections.defaultdict(bool, window_size=True)
-    told = tell(2, sliding_window + 1, True, sliding_window=sliding_window, supports_mapping=supported)
-    return int(told["window_size"][0])

@@ -42,6 +42,14 @@ class TransformersNotInstalledError(ResolutionError):
     """transformers is not installed."""
 
 
+class TransformerLensNotInstalledError(MishformerLensError, ImportError):
+    """The drop-in is asked for, and TransformerLens is not installed."""
+
+
+class TransformerLensUnusableError(MishformerLensError, ImportError):
+    """The drop-in is asked for, and the installed TransformerLens cannot be imported."""
+
+
 class FamilyNotInReleaseError(ResolutionError):
     """The installed release of transformers does not have the family."""
 

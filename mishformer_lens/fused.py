@@ -11,17 +11,19 @@ Heads = tuple[int, int, int]
 
 def part_of(fused: torch.Tensor, part: int, layout: str | None, heads: Heads, d_head: int) -> torch.Tensor:
     """Queries, keys or values (0, 1, 2) ``[..., head_index, d_head]`` out of ``fused`` ``[..., outputs]``."""
-    split: torch.Tensor
     if layout == PART_BY_PART:
         # Not einops: keys and values may have fewer heads than queries.
-        split = fused.split([number * d_head for number in heads], -1)[part].unflatten(-1, (-1, d_head))
-    elif layout == GROUP_BY_GROUP:
+        chosen: torch.Tensor = fused.split([number * d_head for number in heads], -1)[part].unflatten(-1, (-1, d_head))
+        return chosen
+    if layout == GROUP_BY_GROUP:
         queries = heads[0] // heads[1]
-        groups = fused.unflatten(-1, (heads[1], queries + 2, d_head)).split([queries, 1, 1], -2)
-        split = groups[part].flatten(-3, -2)
-    else:
-        axes = f"... ({layout}) -> part ... head d_head"
-        split = einops.rearrange(fused, axes, part=3, head=heads[0], d_head=d_head)[part]
+        groups = fused.unflatten(-1, (heads[1], queries + 2, d_head))
+        of_groups: torch.Tensor = groups.split([queries, 1, 1], -2)[part]
+        whole: torch.Tensor = of_groups.flatten(-3, -2)
+        return whole
+    split: torch.Tensor = einops.rearrange(
+        fused, f"... ({layout}) -> part ... head d_head", part=3, head=heads[0], d_head=d_head
+    )[part]
     return split
 
 

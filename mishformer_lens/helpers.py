@@ -31,6 +31,9 @@ def helpers_of_block(points: Points, family: Family, place: Callable[[str], Plac
         "attention_scores": scores,
         "head_results": results,
     }
+    crossing: dict[str, dict[str, object]] = {}
+    if "cross_attn.hook_z" in points:
+        crossing["cross_attn"] = _in_cross_attention(points, place("cross_attn"), family)
     norms = [name.removesuffix(".hook_scale") for name in points if name.endswith(".hook_scale")]
     in_block: dict[str, object] = {"attention_inputs": inputs}
     if family.block.shared_norm:
@@ -38,7 +41,16 @@ def helpers_of_block(points: Points, family: Family, place: Callable[[str], Plac
     return {
         "": in_block,
         "attn": in_attention,
+        **crossing,
         **{part: helpers_of_norm(points, part, family) for part in norms},
+    }
+
+
+def _in_cross_attention(points: Points, attention: Place, family: Family) -> dict[str, object]:
+    """What the patched code of an attention finds there where it attends to what an encoder gave."""
+    return {
+        "attention_scores": AttentionScores(points["cross_attn.hook_attn_scores"], points["cross_attn.hook_pattern"]),
+        "head_results": HeadResults(points["cross_attn.hook_result"], attention, family),
     }
 
 

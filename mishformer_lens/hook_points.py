@@ -50,13 +50,15 @@ class HookPoints(Mapping[str, HookPoint]):
 
     def names(self) -> Mapping[str, HookSpec]:
         """The names, each with what is told of its hook point, as the model is now."""
-        return _names(self._instrumentation.family, self._instrumentation.absent())
+        told = self._instrumentation
+        return _names(told.family, told.absent(), told.experts(), told.absent_from_model())
 
     def _make(self, name: str) -> HookPoint:
-        spec = self.names()[name]
+        told = self._instrumentation
+        family, absent = told.family, told.absent()
+        spec = _names(family, absent, told.experts(), told.absent_from_model())[name]
         layer = int(name.split(".", 2)[1]) if name.startswith("blocks.") else None
-        missing = frozenset[str]() if layer is None else self._instrumentation.absent()[layer]
-        parts = self._instrumentation.family.places_of(spec, missing)
+        parts = family.places_of(spec, frozenset() if layer is None else absent[layer])
         point = HookPoint()
         point.name = name
         point.shared = spec.shared
@@ -65,20 +67,23 @@ class HookPoints(Mapping[str, HookPoint]):
 
 
 @functools.lru_cache(maxsize=64)
-def _names(family: Family, absent: Absent) -> dict[str, HookSpec]:
+def _names(
+    family: Family, absent: Absent, experts: tuple[int, ...], absent_from_model: frozenset[str]
+) -> dict[str, HookSpec]:
     return {
         **{spec.name: spec for spec in family.embedding_hooks},
         **{
             f"blocks.{layer}.{spec.name}": spec
-            for layer, missing in enumerate(absent)
-            for spec in family.block_hooks
-            if family.has(spec, missing)
+            for layer, (missing, n_experts) in enumerate(zip(absent, experts, strict=True))
+            for spec in family.hooks_of(missing, n_experts)
         },
-        **{spec.name: spec for spec in family.final_hooks},
+        **{spec.name: spec for spec in family.final_hooks if family.has(spec, absent_from_model)},
     }
 
 
 @functools.lru_cache(maxsize=64)
-def unflagged(family: Family, absent: Absent) -> tuple[str, ...]:
+def unflagged(
+    family: Family, absent: Absent, experts: tuple[int, ...], absent_from_model: frozenset[str]
+) -> tuple[str, ...]:
     """The names of hook points that TransformerLens fires with all its flags off."""
-    return tuple(name for name, spec in _names(family, absent).items() if not spec.flag)
+    return tuple(name for name, spec in _names(family, absent, experts, absent_from_model).items() if not spec.flag)

@@ -1,7 +1,7 @@
 """The hook point: a TransformerLens ``HookPoint`` that costs next to nothing while nobody listens.
 
 Patched code calls it with the tensor as HuggingFace has it; hooks see the tensor in TransformerLens's axis order.
-Importing this module imports torch and TransformerLens.
+Importing this module imports torch.
 """
 
 import contextlib
@@ -13,26 +13,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 from torch.utils.hooks import RemovableHandle
-from transformers.utils import logging
 
 from mishformer_lens.errors import HookShapeError, TracedHookError
-from mishformer_lens.listening import LOCK, Observer, add_observers, remove_observers, set_listening
+from mishformer_lens.lens_hook_point import Direction, LensHookPoint
+from mishformer_lens.listening import LOCK, Observer, Together
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
 
-# Some releases of TransformerLens silence transformers when they are imported.
-_verbosity = logging.get_verbosity()
-from transformer_lens.hook_points import HookPoint as _TransformerLensHookPoint  # noqa: E402
 
-logging.set_verbosity(_verbosity)
-
-
-class HookPoint(_TransformerLensHookPoint):
+class HookPoint(LensHookPoint):
     """A place in the forward pass where an activation can be read and replaced.
 
-    Calling it returns its argument, the very same tensor, unless a hook is attached. It is a TransformerLens hook
-    point: ``add_hook``, ``remove_hooks``, ``ctx`` and ``name`` are TransformerLens's own.
+    Calling it returns its argument, the very same tensor, unless a hook is attached. ``add_hook``, ``remove_hooks``,
+    ``ctx`` and ``name`` are as TransformerLens's hook point has them.
 
     Attributes:
         listening: whether a hook or an observer is on. Some passes they miss all the same: :meth:`is_active` tells.
@@ -69,7 +63,7 @@ class HookPoint(_TransformerLensHookPoint):
     def _listen(self, listening: bool) -> None:
         with LOCK:
             if listening != self.listening:
-                set_listening([self], listening)
+                Together([self]).set_listening(listening)
 
     def join(self, group: "HookGroup") -> None:
         """Have ``group`` look at this hook point whenever it begins or ceases to listen."""
@@ -100,11 +94,11 @@ class HookPoint(_TransformerLensHookPoint):
         """
         with LOCK:
             self.require()
-            add_observers([(self, observer)])
+            Together([self]).add_observers([observer])
 
     def remove_observer(self, observer: Observer) -> None:
         """Take an observer off again; nothing happens where it is not on."""
-        remove_observers([(self, observer)])
+        Together([self]).remove_observers([observer])
 
     def register_forward_hook(self, *args: Any, **kwargs: Any) -> Any:
         with self._registering():
@@ -133,8 +127,13 @@ class HookPoint(_TransformerLensHookPoint):
             finally:
                 self.settle()
 
-    def remove_hooks(self, *args: Any, **kwargs: Any) -> None:
-        super().remove_hooks(*args, **kwargs)
+    def remove_hooks(
+        self,
+        dir: Direction = "fwd",  # noqa: A002 - TransformerLens's name
+        including_permanent: bool = False,
+        level: int | None = None,
+    ) -> None:
+        super().remove_hooks(dir, including_permanent, level)
         self.settle()
 
     def settle(self) -> None:
@@ -318,7 +317,8 @@ class HookPoint(_TransformerLensHookPoint):
         """Pickled, a model's hook point is the one of that name on the model that is loaded."""
         instrumentation = self.places[0].instrumentation if self.places else None
         if instrumentation is None:
-            return super().__reduce_ex__(protocol)
+            # Not torch's: pickle compares the type with __class__, which is another once TransformerLens is imported.
+            return type(self), (), dict(vars(self))
         return operator.getitem, (instrumentation, self.name)
 
 

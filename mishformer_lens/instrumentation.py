@@ -18,15 +18,17 @@ from mishformer_lens.errors import (
     UnknownHookError,
     UnsupportedModelError,
 )
+from mishformer_lens.experts import helpers_of_experts, number_of_experts
 from mishformer_lens.helpers import helpers_of_block, helpers_of_norm
 from mishformer_lens.hook_points import Absent, HookPoints, unflagged
 from mishformer_lens.hooks import HookPoint
 from mishformer_lens.lending import Place
 from mishformer_lens.lent_classes import LentClass
-from mishformer_lens.listening import LOCK, Observer, add_observers, remove_observers
+from mishformer_lens.listening import LOCK, Observer, Together
 from mishformer_lens.loans import Links, shared_module
 from mishformer_lens.patched_classes import lent_class, refuse_foreign
 from mishformer_lens.patchers import FAMILIES, Family, Variant
+from mishformer_lens.patchers.family import NORMS_BEFORE
 from mishformer_lens.patchers.installed import Source
 from mishformer_lens.patchers.resolver import resolve_imported
 from mishformer_lens.suggestions import did_you_mean
@@ -48,11 +50,12 @@ class Instrumentation:
 
     def __init__(self, model: nn.Module, family: Family, variant: Variant, source: Source) -> None:
         self.model = model
-        self.family = family
+        self.family = variant.seen(family)
         self.variant = variant
         self._source = source
         self.hook_points = HookPoints(self)
         self.observers = 0
+        self._observed: tuple[tuple[str, ...], Together] = (), Together(())
         self.base = Place(self, None, "", "")
         self._places: dict[tuple[int | None, str], Place] = {(None, ""): self.base}
         self._helpers: dict[int, Mapping[str, Mapping[str, object]]] = {}
@@ -95,18 +98,28 @@ class Instrumentation:
             missing.add("hook_resid_mid")
         if family.attention.has_fewer_keys(config):
             missing.add("hook_attn_in")
-        lacking = tuple(
-            {part for part in family.optional if self._part(block, part) is None}
-            for block in self.blocks._modules.values()
-        )
         if family.components.get("ln2") == family.components.get("ln1"):
             missing.add("ln2")
-        return tuple(frozenset(missing | parts) for parts in lacking)
+        return tuple(frozenset(missing | self._absent_from(block)) for block in self.blocks._modules.values())
 
-    def _part(self, block: nn.Module | None, part: str) -> nn.Module | None:
-        for name in self.family.components[part].split("."):
-            block = None if block is None else block._modules.get(name)
-        return block
+    def absent_from_model(self) -> frozenset[str]:
+        """What of the family the live model lacks beside its blocks."""
+        return frozenset(_absent(self.model, self.family.optional_in_model, self.family.components))
+
+    def _absent_from(self, block: nn.Module | None) -> set[str]:
+        """What the family has as a part of some blocks, or as their form, and this one lacks."""
+        family = self.family
+        missing = _absent(block, family.optional_in_blocks, family.components_of(frozenset()))
+        if family.block.norms_before is not None and not getattr(block, family.block.norms_before):
+            missing.add(NORMS_BEFORE)
+        return missing
+
+    def experts(self) -> tuple[int, ...]:
+        """Block by block, how many experts the live block has; none where it has an MLP."""
+        if self.family.experts is None:
+            return (0,) * self.n_layers
+        blocks, components = self.blocks._modules.values(), self.family.components
+        return tuple(number_of_experts(_part(block, components["mlp"])) for block in blocks)
 
     def require(self) -> None:
         """Refuse a hook that could never fire.
@@ -172,22 +185,30 @@ class Instrumentation:
             ReplacedCodeError: other code replaced what the hook points would be in.
             TracedCacheError: in the context, the model is exported.
         """
-        pairs = [(self[name], observer) for name, observer in observers.items()]
+        points, each = self._together(tuple(observers)), tuple(observers.values())
         with LOCK:
             self.require()
-            add_observers(pairs)
-            self.observers += len(pairs)
+            points.add_observers(each)
+            self.observers += len(each)
         try:
             yield
         finally:
             with LOCK:
-                self.observers -= len(pairs)
-                remove_observers(pairs)
+                self.observers -= len(each)
+                points.remove_observers(each)
+
+    def _together(self, names: tuple[str, ...]) -> Together:
+        """The hook points with these names; the next who observes most often asks for the same."""
+        known, points = self._observed
+        if names != known:
+            points = Together([self[name] for name in names])
+            self._observed = names, points
+        return points
 
     @property
     def unflagged_names(self) -> list[str]:
         """The hook points that TransformerLens fires with all its flags off, in the order in which they fire."""
-        return list(unflagged(self.family, self.absent()))
+        return list(unflagged(self.family, self.absent(), self.experts(), self.absent_from_model()))
 
     def remove(self) -> None:
         """Give every part of the model that has hooks back as it was. Hooks that are on never fire again.
@@ -224,7 +245,8 @@ class Instrumentation:
         duplicate = object.__new__(type(self))
         memo[id(self)] = duplicate
         # Observers and contexts are those of the original.
-        vars(duplicate).update(copy.deepcopy(vars(self) | {"observers": 0, "_contexts": 0}, memo))
+        state = {"observers": 0, "_observed": ((), Together(())), "_contexts": 0}
+        vars(duplicate).update(copy.deepcopy(vars(self) | state, memo))
         if duplicate.active:
             with LOCK:
                 _instrumented[duplicate.model] = weakref.ref(duplicate)
@@ -263,41 +285,43 @@ class Instrumentation:
                 parent, path = self.base, f"{components['blocks']}.{layer}"
             else:
                 parent = self.place(layer, "")
-                path = f"{parent.path}.{components[part]}"
+                missing = frozenset(self._absent_from(self.blocks._modules.get(str(layer))))
+                path = f"{parent.path}.{self.family.path_of(part, missing)}"
             place = self._places.setdefault((layer, part), Place(self, layer, part, path, parent))
         return place
 
     def places(self) -> Iterator[Place]:
         """All places of the model as it is now, those around others first."""
         yield self.base
-        for layer, missing in enumerate(self.absent()):
-            for part in ("", *self.family.block_parts):
-                if part not in missing:
-                    yield self.place(layer, part)
+        for layer, (missing, n_experts) in enumerate(zip(self.absent(), self.experts(), strict=True)):
+            for part in ("", *self.family.block_parts(missing, n_experts)):
+                yield self.place(layer, part)
+        lacking = self.absent_from_model()
         for part in self.family.model_parts:
-            yield self.place(None, part)
+            if part not in lacking:
+                yield self.place(None, part)
 
     def attributes(self, place: Place) -> dict[str, object]:
         """What the module at ``place`` carries while it is lent: its hook points, and helpers of its patched code."""
-        prefix = "" if place.layer is None else f"blocks.{place.layer}."
         family = self.family
-        specs = (*family.embedding_hooks, *family.final_hooks) if place.layer is None else family.block_hooks
         own: dict[str, object] = {}
-        names = self.hook_points.names()
-        for spec in specs:
-            if family.home_of(spec) == place.part and prefix + spec.name in names:
-                own[spec.name.rpartition(".")[2]] = self.hook_points[prefix + spec.name]
-        if place.layer is not None:
-            own |= self._helpers_of(place.layer).get(place.part, {})
-        elif place.part:
-            own |= helpers_of_norm(self.hook_points, place.part, family)
-        return own
+        if place.layer is None:
+            for spec in (*family.embedding_hooks, *family.final_hooks):
+                if spec.part == place.part:
+                    own[spec.name.rpartition(".")[2]] = self.hook_points[spec.name]
+            return own | (helpers_of_norm(self.hook_points, place.part, family) if place.part else {})
+        missing, n_experts = self.absent()[place.layer], self.experts()[place.layer]
+        for attribute, name in family.carried_by(place.part, missing, n_experts).items():
+            own[attribute] = self.hook_points[f"blocks.{place.layer}.{name}"]
+        own |= self._helpers_of(place.layer).get(place.part, {})
+        return own | helpers_of_experts(self.hook_points, family, place, n_experts)
 
     def _helpers_of(self, layer: int) -> Mapping[str, Mapping[str, object]]:
         if layer not in self._helpers:
-            hooks = {spec.name: f"blocks.{layer}.{spec.name}" for spec in self.family.block_hooks}
-            names = self.hook_points.names()
-            points = {name: self.hook_points[full] for name, full in hooks.items() if full in names}
+            specs = self.family.hooks_of(self.absent()[layer], self.experts()[layer])
+            points = {
+                spec.name: self.hook_points[f"blocks.{layer}.{spec.name}"] for spec in specs if not spec.is_of_expert
+            }
             self._helpers[layer] = helpers_of_block(points, self.family, functools.partial(self.place, layer))
         return self._helpers[layer]
 
@@ -314,16 +338,8 @@ class Instrumentation:
         """Refuse a model with parts that hook points cannot be put on.
 
         Raises:
-            UnsupportedModelError: something else stands in the place of a part, or one module in the places of two; or
-                the configuration says that other code is to run.
+            UnsupportedModelError: something else stands in the place of a part, or one module in the places of two.
         """
-        config = vars(self.model.config)
-        for name, value in self.family.needs.items():
-            if config.get(name, value) != value:
-                raise UnsupportedModelError(
-                    f"the configuration of this {type(self.model).__name__} says {name}={config[name]}: it runs code "
-                    f"that hook points are not in. Needed is {name}={value}: set model.config.{name} to that."
-                )
         seen: dict[nn.Module, str] = {}
         for place in self.places():
             module = place.find()
@@ -341,6 +357,17 @@ def _nothing() -> None:
     return None
 
 
+def _absent(module: nn.Module | None, parts: Iterable[str], components: Mapping[str, str]) -> set[str]:
+    """Those of ``parts`` that ``module`` lacks."""
+    return {part for part in parts if _part(module, components[part]) is None}
+
+
+def _part(module: nn.Module | None, path: str) -> nn.Module | None:
+    for name in path.split("."):
+        module = None if module is None else module._modules.get(name)
+    return module
+
+
 def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Instrumentation:
     """Put TransformerLens's hook points on a live HuggingFace model, in place.
 
@@ -354,14 +381,12 @@ def instrument(model: nn.Module, *, allow_unverified: bool | None = None) -> Ins
             environment variable ``MISHFORMER_LENS_ALLOW_UNVERIFIED`` says.
 
     Raises:
-        UnsupportedModelError: the model contains no, or more than one, base model of a known family, or parts of it
-            were replaced by something that the hook points cannot be put on.
+        UnsupportedModelError: the model contains no, or more than one, base model of a known family, its configuration
+            says what hook points are not for, or parts of it were replaced by something that they cannot be put on.
         ResolutionError: there is no proven variant for the installed release.
     """
     family, base = find_base_model(model)
-    for (field, value), reason in family.refused.items():
-        if getattr(base.config, field) == value:
-            raise UnsupportedModelError(f"this {family.name} model has {field}={value}: {reason}.")
+    family.refuse_other_configurations(base.config)
     with LOCK:
         existing = _instrumented.get(base, _nothing)()
         if existing is not None:

@@ -98,19 +98,24 @@ class Place:
             UnsupportedModelError: something else stands in its place.
             ReplacedCodeError: the code that the hook points would be in was replaced.
         """
-        needed = self._is_needed()
-        if needed and not self.is_lent:
-            self._hold_parent(1)
-            try:
-                self._lend()
-            except BaseException:  # an interrupt, too, leaves everything as it was
-                self._hold_parent(-1)
-                raise
-            self.is_lent = True
-        elif self.is_lent and not needed:
+        if self._is_needed() is self.is_lent:
+            return
+        parent = self.parent
+        if self.is_lent:
             self.is_lent = False
             self.settle()
-            self._hold_parent(-1)
+            if parent is not None:
+                parent._release()
+            return
+        if parent is not None:
+            parent._hold()
+        try:
+            self._lend()
+        except BaseException:  # an interrupt, too, leaves everything as it was
+            if parent is not None:
+                parent._release()
+            raise
+        self.is_lent = True
 
     def _is_needed(self) -> bool:
         if self.instrumentation is not None and not self.instrumentation.active:
@@ -123,37 +128,33 @@ class Place:
                 return True
         return False
 
-    def _hold_parent(self, number: int) -> None:
-        parent = self.parent
-        if parent is None:
-            return
-        parent.holders += number
-        # Most often others hold it, too.
-        if not parent.is_lent or not parent.holders:
+    def _hold(self) -> None:
+        """Have the module lent for one more that needs it. For what it raises see :meth:`update`."""
+        self.holders += 1
+        if not self.is_lent:
             try:
-                parent.update()
+                self.update()
             except BaseException:
-                parent.holders -= number
+                self.holders -= 1
                 raise
+
+    def _release(self) -> None:
+        self.holders -= 1
+        if not self.holders:
+            self.update()
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[nn.Module]:
         """Have the module lent its patched class inside the context. For what it raises see :meth:`update`."""
         self.require()
         with LOCK:
-            self.holders += 1
-            try:
-                self.update()
-            except BaseException:
-                self.holders -= 1
-                raise
+            self._hold()
         assert self.module is not None  # it is lent
         try:
             yield self.module
         finally:
             with LOCK:
-                self.holders -= 1
-                self.update()
+                self._release()
 
     def take_back(self) -> None:
         """Take the patched class back, whoever needs it; where a pass is running, after it."""
@@ -165,9 +166,10 @@ class Place:
         if self.module is None or self.is_lent or self._waits():
             return
         # Passes that begin from now on see a module that is not lent. One that began in between is waited for.
-        vars(self.module).pop(PLACE, None)
+        values = self.module.__dict__
+        values.pop(PLACE, None)
         if self._waits():
-            vars(self.module)[PLACE] = self
+            values[PLACE] = self
             return
         module, self.module = self.module, None
         assert self._loan is not None  # the module was lent
@@ -185,33 +187,30 @@ class Place:
         return False
 
     def refuse(self) -> None:
-        """Refuse a pass that must not begin, where nothing around the module did so.
+        """Refuse a pass that must not begin.
 
         Raises:
             NotInstrumentedError: a part was replaced while its hook points have hooks.
             ReplacedCodeError: the forward of one was.
             TracedCacheError: activations are observed while the model is exported.
         """
-        if self.parent is None or not self.parent.passes:
-            self._refuse_export()
-            self._refuse_replaced_parts()
+        self._refuse_export()
+        self._refuse_replaced_parts()
 
     def _refuse_replaced_parts(self) -> None:
         for place in self.parts:
             if place.is_lent:
-                if not place.loan.is_in_place():
+                if place._loan is None or not place._loan.is_in_place():
                     raise NotInstrumentedError(
                         f"{place.path} is another module than when its hook points got hooks, so they would not fire. "
                         "Take the hooks off before a part is replaced, and add them again afterwards."
                     )
                 place._refuse_foreign_forward()
-                place._refuse_replaced_parts()
+                if place.parts:
+                    place._refuse_replaced_parts()
 
-    def leave(self) -> None:
-        """Take note that a pass left the module, and take back what nobody needs any more."""
-        self.passes.pop()
-        if not self.waiting:
-            return
+    def settle_waiting(self) -> None:
+        """Take back what nobody needs any more and a pass that left was in the way of."""
         with LOCK:
             waiting = self.waiting[:]
             self.waiting.clear()
@@ -227,7 +226,7 @@ class Place:
     def _refuse_foreign_forward(self) -> None:
         """Refuse a pass in which a forward that was bound to the module since, as kernels are, would miss hooks."""
         module = self.module
-        if module is not None and type(vars(module).get("forward")) is types.MethodType:
+        if module is not None and type(module.__dict__.get("forward")) is types.MethodType:
             cls = type(module)
             refuse_forward_of_its_own(module, self.path, dict(rebound(module, cls, cls)))
 
@@ -247,12 +246,12 @@ class Place:
             module, loan = self._new_loan()
         elif module is self.module and loan.is_in_place():
             return  # a pass is running since it was to be taken back
-        elif not loan.holds():
+        elif not loan.holds(module):
             module, loan = self._new_loan()
-        self._loan, values = loan, vars(module)
+        self._loan, values = loan, module.__dict__
         loan.lent.follow_original()
         self._tell_of_checkpointing(values)
-        loan.rebind(module, loan.lent.original, loan.lent.cls)
+        loan.rebind(module, values, loan.lent.original, loan.lent.cls)
         # What patched code needs first: another thread may enter the module at once.
         values.update(self.attributes)
         values[PLACE] = self

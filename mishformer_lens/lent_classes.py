@@ -167,20 +167,24 @@ def _creating(original: Any) -> Callable[..., Any]:
 def _calling(original: Any) -> Callable[..., Any]:
     @functools.wraps(original.__call__)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        place: Place | None = vars(self).get(PLACE)
+        place: Place | None = self.__dict__.get(PLACE)
         if place is None:  # taken back since the call began
             return original.__call__(self, *args, **kwargs)
-        place.refuse()
+        parent, passes = place.parent, place.passes
+        if parent is None or not parent.passes:  # what is around it has looked at all that is inside
+            place.refuse()
         # A graph runs as a whole: no hook comes or goes meanwhile. Where it breaks, in what is called here, torch gives
         # up compiling this function, because of the try, and runs it as it is.
         counted = not torch.compiler.is_compiling()
         if counted:
-            place.passes.append(None)
+            passes.append(None)
         try:
             return original.__call__(self, *args, **kwargs)
         finally:
             if counted:
-                place.leave()
+                passes.pop()
+                if place.waiting:
+                    place.settle_waiting()
 
     return __call__
 
@@ -193,7 +197,7 @@ def _guarded(forward: Callable[..., Any], original: Any) -> Callable[..., Any]:
 
     @functools.wraps(forward)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if PLACE in vars(self):
+        if PLACE in self.__dict__:
             return forward(self, *args, **kwargs)
         return original.forward(self, *args, **kwargs)
 
@@ -246,10 +250,11 @@ def checkpointing_switch() -> property:
     """
 
     def read(self: Any) -> bool:
-        asked = bool(vars(self).get("gradient_checkpointing", False))
+        if not self.__dict__.get("gradient_checkpointing", False):
+            return False
         place: Place | None = vars(self).get(PLACE)
-        if not asked or place is None or not (place.is_running or torch.compiler.is_compiling()):
-            return asked
+        if place is None or not (place.is_running or torch.compiler.is_compiling()):
+            return True
         if self.training:
             warn_of_checkpointing()
         return False

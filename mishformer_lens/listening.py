@@ -2,8 +2,8 @@
 
 import threading
 import types
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,34 +20,70 @@ Observer = Callable[[torch.Tensor, "HookPoint"], object]
 """What :meth:`mishformer_lens.HookPoint.add_observer` takes."""
 
 
-def add_observers(observers: Sequence[tuple["HookPoint", Observer]]) -> None:
-    """Add all observers, each to its hook point, or none. That the hook points are still on their model is known.
+class Together:
+    """Hook points that begin and cease to listen together, as those of a cache do again and again.
 
-    Raises:
-        NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: one would never be called.
+    It works on their tables of attributes: a module's attributes are slow to read and slower to set, and a cache of
+    everything has hundreds.
     """
-    with LOCK:
-        silent = [point for point, _ in observers if not point.listening]
-        set_listening(silent, True)
-        for point, observer in observers:
-            point.__dict__["observers"] = (*point.observers, observer)
 
+    def __init__(self, points: Iterable["HookPoint"]) -> None:
+        self.points = tuple(points)
+        self._tables = tuple(vars(point) for point in self.points)
+        self._places = tuple(dict.fromkeys([place for point in self.points for place in point.places]))
 
-def remove_observers(observers: Sequence[tuple["HookPoint", Observer]]) -> None:
-    """Take observers off their hook points again."""
-    with LOCK:
-        silent = []
-        for point, observer in observers:
-            point.__dict__["observers"] = others = _without_last(point.observers, observer)
-            if point.listening and not others and not point.may_edit():
-                silent.append(point)
-        set_listening(silent, False)
+    def add_observers(self, observers: Sequence[Observer]) -> None:
+        """Add all observers, one to each hook point, or none. That these are still on their model is known.
+
+        Raises:
+            NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: one would never be called.
+        """
+        with LOCK:
+            self._set([table for table in self._tables if not table["listening"]], True)
+            for table, observer in zip(self._tables, observers, strict=True):
+                table["observers"] = (*table["observers"], observer)
+
+    def remove_observers(self, observers: Sequence[Observer]) -> None:
+        """Take observers off again, one from each hook point."""
+        with LOCK:
+            silent = []
+            for table, observer in zip(self._tables, observers, strict=True):
+                known = table["observers"]
+                newest = known and known[-1] is observer
+                table["observers"] = others = known[:-1] if newest else _without_last(known, observer)
+                if table["listening"] and not (others or table["_edits"]):
+                    silent.append(table)
+            self._set(silent, False)
+
+    def set_listening(self, listening: bool) -> None:
+        """Let all listen that did not, or no more, and their modules be lent patched classes, or no more.
+
+        Raises:
+            NotInstrumentedError, UnsupportedModelError, ReplacedCodeError: one would never be called.
+        """
+        self._set(self._tables, listening)
+
+    def _set(self, tables: Sequence[dict[str, Any]], listening: bool) -> None:
+        for table in tables:
+            table["listening"] = listening
+        try:
+            self._tell_others()
+        except BaseException:  # an interrupt, too, leaves everything as it was
+            for table in tables:
+                table["listening"] = False
+            self._tell_others()
+            raise
+
+    def _tell_others(self) -> None:
+        for place in self._places:
+            place.update()
+        # A place makes groups when it is lent for the first time.
+        for group in dict.fromkeys([group for table in self._tables for group in table["groups"]]):
+            group.look()
 
 
 def _without_last(observers: tuple[Observer, ...], observer: Observer) -> tuple[Observer, ...]:
     """``observers`` without the last that is ``observer``: the same object, or the same method of the same object."""
-    if observers and observers[-1] is observer:
-        return observers[:-1]
     for index in reversed(range(len(observers))):
         each = observers[index]
         same_method = isinstance(each, types.MethodType) and isinstance(observer, types.MethodType)
@@ -56,23 +92,3 @@ def _without_last(observers: tuple[Observer, ...], observer: Observer) -> tuple[
         ):
             return observers[:index] + observers[index + 1 :]
     return observers
-
-
-def set_listening(points: Sequence["HookPoint"], listening: bool) -> None:
-    """Let hook points listen that did not, or no more, and their modules be lent patched classes, or no more."""
-    for point in points:
-        point.__dict__["listening"] = listening
-    try:
-        _tell_others(points)
-    except BaseException:  # an interrupt, too, leaves everything as it was
-        for point in points:
-            point.__dict__["listening"] = False
-        _tell_others(points)
-        raise
-
-
-def _tell_others(points: Sequence["HookPoint"]) -> None:
-    for place in dict.fromkeys([place for point in points for place in point.places]):
-        place.update()
-    for group in dict.fromkeys([group for point in points for group in point.groups]):
-        group.look()

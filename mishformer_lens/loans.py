@@ -56,16 +56,16 @@ class Loan:
                 return False
         return True
 
-    def holds(self) -> bool:
-        """Whether nothing changed that matters."""
-        module = self.module()
-        return (
-            type(module) is self.lent.original
-            and "forward" not in vars(module)
-            and PLACE not in vars(module)
-            and self.is_in_place()
-            and not [name for table, name, code in self.proofs if table.get(name) is not code]
-        )
+    def holds(self, module: nn.Module) -> bool:
+        """Whether nothing changed that matters about ``module``, which is that of the loan."""
+        values = module.__dict__
+        if type(module) is not self.lent.original or "forward" in values or PLACE in values or not self.is_in_place():
+            return False
+        # Half the time of all() with a generator.
+        for table, name, code in self.proofs:  # noqa: SIM110
+            if table.get(name) is not code:
+                return False
+        return True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Loan | None":
         """The loan of the copied module: what is known of where it stands is for the original alone."""
@@ -73,9 +73,12 @@ class Loan:
         assert module is not None  # only what is lent is copied
         return dataclasses.replace(self, module=weakref.ref(module), path=())
 
-    def rebind(self, module: nn.Module, old: type, new: type) -> None:
-        """Bind methods of ``old`` that other code put on ``module`` anew, to those of ``new``."""
-        values = vars(module)
+    def rebind(self, module: nn.Module, values: dict[str, Any], old: type, new: type) -> None:
+        """Bind methods of ``old`` that other code put on ``module`` anew, to those of ``new``.
+
+        Args:
+            values: the attributes of ``module``, without what it is lent.
+        """
         # A look at every attribute costs as much as all the rest of a loan.
         if self.has_methods or len(values) != self.size:
             values.update(rebound(module, old, new))
@@ -111,11 +114,11 @@ def refuse_forward_of_its_own(module: nn.Module, path: str, rebound: Mapping[str
 
 def take_back(module: nn.Module, loan: Loan, attributes: Mapping[str, object]) -> None:
     """Give a module back as it is now, less what it was lent: a class, and these attributes."""
-    values, lent, old = vars(module), loan.lent, type(module)
+    values, lent, old = module.__dict__, loan.lent, type(module)
     lent.hand_over()
     new = lent.original if old is lent.cls else without(old, lent)
     object.__setattr__(module, "__class__", new)
     values.pop(PLACE, None)
     for name in attributes:
         values.pop(name, None)
-    loan.rebind(module, old, new)
+    loan.rebind(module, values, old, new)

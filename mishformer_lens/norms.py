@@ -28,22 +28,22 @@ class HookedLayerNorm(nn.LayerNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name for it
         inherited: Any = super().forward
-        output: torch.Tensor
-        if not self.hook_scale.is_active():
-            output = inherited(input)
-        elif inherited.__func__ is nn.LayerNorm.forward:
-            # What torch's own forward comes to. The kernel has the scale at hand.
-            output, _, inverse = torch.native_layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
-            output = self._with_scale(input, output, inverse)
+        hook_scale, hook_normalized, heads_first = self.hook_scale, self.hook_normalized, self.heads_first
+        if hook_scale.is_active():
+            # A module looks for its parameters where it has looked for everything else.
+            norm = self.normalized_shape, self.weight, self.bias, self.eps
+            inverse: torch.Tensor | None = None
+            if inherited.__func__ is nn.LayerNorm.forward:
+                # What torch's own forward comes to. The kernel has the scale at hand.
+                output, _, inverse = torch.native_layer_norm(input, *norm)
+            else:
+                output = inherited(input)
+            output = _with_scale(hook_scale, input, output, inverse, *norm, heads_first)
         else:
-            output = self._with_scale(input, inherited(input), None)
-        if self.hook_normalized.listening:
-            output = self.hook_normalized.heads_first(output) if self.heads_first else self.hook_normalized(output)
+            output = inherited(input)
+        if hook_normalized.listening:
+            output = hook_normalized.heads_first(output) if heads_first else hook_normalized(output)
         return output
-
-    def _with_scale(self, activation: torch.Tensor, output: torch.Tensor, inverse: torch.Tensor | None) -> torch.Tensor:
-        norm = self.normalized_shape, self.weight, self.bias, self.eps
-        return _with_scale(self.hook_scale, activation, output, inverse, *norm, heads_first=self.heads_first)
 
 
 def _with_scale(

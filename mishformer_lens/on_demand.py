@@ -65,19 +65,20 @@ def _weight(projection: nn.Module, z: torch.Tensor) -> torch.Tensor | None:
     cls: Any = type(projection)
     if "forward" in vars(projection) or nn.utils.parametrize.is_parametrized(projection):
         return None
-    if isinstance(projection, nn.Linear) and cls.forward is nn.Linear.forward:
-        weight = projection.weight.T
-    elif isinstance(projection, Conv1D) and cls.forward is Conv1D.forward:
-        weight = projection.weight
-    else:
+    if not (
+        (isinstance(projection, nn.Linear) and cls.forward is nn.Linear.forward)
+        or (isinstance(projection, Conv1D) and cls.forward is Conv1D.forward)
+    ):
         return None
-    if isinstance(projection.weight, fx.Proxy):
-        # What torch.fx traces with stands for a weight that is there; its sizes and its device are not.
-        return weight
-    # Quantized, sharded and offloaded weights have types, shapes or devices of their own.
-    plain = type(projection.weight) in (nn.Parameter, torch.Tensor) or torch.compiler.is_compiling()
-    whole = weight.dim() == 2 and weight.shape[0] == z.shape[-1] and weight.is_floating_point()
-    return weight if plain and whole and weight.device == z.device else None
+    weight = projection.weight
+    # What torch.fx traces with stands for a weight that is there; its sizes and its device are not.
+    traced = isinstance(weight, fx.Proxy)
+    # Quantized, sharded and offloaded weights have types, shapes or devices of their own; some have no transpose.
+    plain = type(weight) in (nn.Parameter, torch.Tensor) or torch.compiler.is_compiling()
+    if not (traced or (plain and weight.dim() == 2 and weight.is_floating_point() and weight.device == z.device)):
+        return None
+    weight = weight.T if isinstance(projection, nn.Linear) else weight
+    return weight if traced or weight.shape[0] == z.shape[-1] else None
 
 
 def _linear_parts(projection: nn.Module, z: torch.Tensor, d_head: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -43,6 +43,9 @@ DOCUMENTATION_DECORATORS = frozenset(
     }
 )
 
+# What they make of a class calls its own forward, or others where the configuration says so.
+WRAPPING_DECORATORS = frozenset({"use_experts_implementation"})
+
 # Whose decorators are part of a release's code.
 _TRUSTED = ("transformers", "torch")
 
@@ -80,6 +83,10 @@ class PatchedModule:
         own = owner is not None and owner.__module__ == self.module.__name__ and name in self._code
         return {name: owner} if own else {}
 
+    def _is_wrapped(self, owner: type | None) -> bool:
+        """Whether a decorator of the class put a wrapper around what its file says: patched methods have none."""
+        return owner is not None and not WRAPPING_DECORATORS.isdisjoint(self.built.decorators.get(owner, ()))
+
     def prove(self, original: type) -> Links:
         """Compare the living code that the patched class of ``original`` stands in for with the code in the file.
 
@@ -98,7 +105,7 @@ class PatchedModule:
             if living in self._proven:
                 continue
             patched: object = None
-            if name in self.built.originals:
+            if name in self.built.originals and not self._is_wrapped(owner):
                 patched = (
                     self.built.functions[name] if owner is None else vars(self.built.classes[owner]).get(attribute)
                 )

@@ -25,6 +25,8 @@ torch.set_num_threads(1)
 BATCH, POS = 3, 7
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, D_MLP, D_VOCAB = 2, 4, 8, 32, 48, 61
 MAX_POS = 64
+N_EXPERTS = 4
+"""Of those kinds that have experts."""
 
 KINDS = ("gpt2", "gpt_neox", "gpt_neox_sequential")
 """The block forms: GPT-2, and GPT-NeoX with a parallel and with a sequential residual."""
@@ -123,6 +125,9 @@ def _config_of(kind: str) -> tuple[str, dict[str, Any]]:
 def make_config(kind: str, attention: str = "eager", **changes: Any) -> Any:
     """The configuration of a tiny model."""
     name, fields = _config_of(kind)
+    if kind not in _CONFIGS and kinds()[kind].experts and attention == "eager":
+        # Else experts are computed together, by what the release chooses.
+        fields = {"experts_implementation": "eager", **fields}
     common = {
         "vocab_size": D_VOCAB,
         "bos_token_id": 1,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mishformer_lens.errors import EagerFallbackWarning
+from tests.models import N_EXPERTS
 
 Values = dict[str, list[torch.Tensor]]
 
@@ -45,9 +46,24 @@ def recorded(points: Mapping[str, Any], names: Iterable[str], direction: str = "
 
 
 def noise_like(activation: torch.Tensor) -> torch.Tensor:
-    """Fixed values between -0.5 and 0.5, the same for every tensor of that shape."""
+    """Fixed values between -0.5 and 0.5, the same for every tensor of that shape.
+
+    For numbers of experts, what makes each of them the next one's.
+    """
+    if not activation.is_floating_point():
+        return (activation + 1) % N_EXPERTS - activation
     steps = torch.arange(activation.numel(), dtype=torch.float64)
     return (0.5 * torch.sin(1.0 + 1.7 * steps)).reshape(activation.shape).to(activation)
+
+
+def scaled(activation: torch.Tensor, factor: float) -> torch.Tensor:
+    """An activation times a factor; numbers of experts are halved instead."""
+    return activation * factor if activation.is_floating_point() else activation // 2
+
+
+def scale_in_place(activation: torch.Tensor, factor: float) -> None:
+    """As :func:`scaled`, in place."""
+    activation.copy_(scaled(activation, factor))
 
 
 def changed(before: Values, after: Values) -> set[str]:

@@ -28,11 +28,11 @@ and `mishformer_lens.instrument(model)` gives all the hook points below.
 HOOKS = """
 ## Hook points
 
-B batch, P position (Q of queries, K of keys), H heads, G heads of keys and values where there are fewer, D `d_model`,
-d `d_head`, M `d_mlp`. Inside a block the names follow `blocks.i.`. They are in the order in which they fire, but that
-`ln1` and `ln2` come after what they normalise where norms stand after. A family that has a hook point in another shape
-has a line of its own. Those with a * fire in TransformerLens with a flag only; those of a family with a ° are in some
-of its models.
+B batch, P position (Q of queries, K of keys), H heads, G heads of keys and values where there are fewer, D `d_model`, d
+`d_head`, M `d_mlp` or an expert's, E experts, k experts for each token, T tokens that chose expert `e`. Inside a block
+the names follow `blocks.i.`. They are in the order in which they fire, but that `ln1` and `ln2` come after what they
+normalise where norms stand after. A family that has a hook point in another shape has a line of its own. Those with a *
+fire in TransformerLens with a flag only; those of a family with a ° are in some of its models.
 
 | name | shape | in |
 | --- | --- | --- |
@@ -48,6 +48,9 @@ LETTERS = {
     "d_model": "D",
     "d_head": "d",
     "d_mlp": "M",
+    "expert": "E",
+    "choice": "k",
+    "token": "T",
 }
 
 
@@ -68,7 +71,7 @@ def _family_rows(families: Iterable[Family]) -> Iterator[str]:
             ", ".join(family.variants[-1].attention),
             _norms(family),
             _block(family),
-            "gated" if family.mlp.gated else "plain",
+            _mlp(family),
             "no" if family.drop_in is None else "yes",
         )
         yield f"| {' | '.join(cells)} |"
@@ -79,6 +82,13 @@ def _norms(family: Family) -> str:
     own = {"layer": "layer norm", "rms": "RMS norm"}[family.norm.kind]
     queries = "" if family.attention.query_key_norm is None else ", of queries and keys too"
     return f"{own} {places}{queries}"
+
+
+def _mlp(family: Family) -> str:
+    kind = "gated" if family.mlp.gated else "plain"
+    if family.experts is None:
+        return kind
+    return "experts" if family.experts.in_every_block else f"experts or {kind}"
 
 
 def _block(family: Family) -> str:
@@ -128,8 +138,14 @@ def _all_or_some(hook: str, having: list[Family], families: list[Family]) -> str
     without = [family.name for family in families if family not in having]
     if len(without) < len(having):
         return f"all but {', '.join(without)}"
-    part = hook.rpartition(".")[0]
-    return ", ".join(f"{family.name}{'°' if part in family.optional else ''}" for family in having)
+    return ", ".join(f"{family.name}{'°' if _is_optional(hook, family) else ''}" for family in having)
+
+
+def _is_optional(hook: str, family: Family) -> bool:
+    """Whether some models or blocks of a family lack a hook point."""
+    always = {spec.name for spec in family.hooks_of(frozenset(family.optional_in_blocks))}
+    in_block = any(spec.name == hook for spec in family.block_hooks)
+    return hook.rpartition(".")[0] in family.optional or (in_block and hook not in always)
 
 
 def _shape(spec: HookSpec) -> str:

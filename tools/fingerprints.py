@@ -21,7 +21,7 @@ from mishformer_lens.engine import failing_edits, member_fingerprints, source_fi
 from mishformer_lens.errors import AnchorsMissingError, MemberNotFoundError, SourceFileMissingError
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.fingerprints import FINGERPRINTS_FILE, FamilyTable, file_hash
-from mishformer_lens.patchers.resolver import OLDEST_RELEASE, may_have, variants_reached
+from mishformer_lens.patchers.releases import OLDEST_RELEASE, may_have, variants_reached
 
 Reader = Callable[[Family, str], str]
 

@@ -33,7 +33,7 @@ class Lock:
     options: tuple[str, ...] = ("--universal",)
 
 
-PACKAGE = ("pyproject.toml", "--extra=demo", "--group=test")
+PACKAGE = ("pyproject.toml", "--extra=transformer-lens", "--extra=demo", "--group=test")
 
 
 def cell_constraints(grid: Grid, cell: Cell) -> tuple[str, ...]:
@@ -64,6 +64,12 @@ def other_locks(grid: Grid) -> tuple[Lock, ...]:
             # Left alone, the resolver goes back to a datasets that today's pyarrow broke.
             constraints=(f"torch=={grid.torch}", "datasets>=4.0"),
             options=("--resolution=lowest-direct",),
+        ),
+        Lock(
+            path=LOCKS / "minimal.txt",
+            title="the package without extras",
+            inputs=("pyproject.toml", "--group=minimal"),
+            constraints=(f"torch=={grid.torch}", f"transformers=={grid.newest.transformers}"),
         ),
         Lock(LOCKS / "unit.txt", "the tests that need no torch", ("--group=unit",)),
         Lock(LOCKS / "tools.txt", "linters, and what refreshes the grid", ("--group=lint", "--group=grid")),

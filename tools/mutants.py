@@ -16,7 +16,7 @@ from mishformer_lens.engine import Edit, Edits, as_edits, patch_source
 from mishformer_lens.engine.edits import clean
 from mishformer_lens.engine.matching import find_member
 
-HELPERS = ("attention_call", "attention_inputs", "attention_scores", "head_results", "norm_hooks")
+HELPERS = ("attention_call", "attention_inputs", "attention_scores", "head_results", "norm_hooks", "shared_norm")
 HOOK_METHODS = ("", "heads_first", "copied", "for_batch")
 # Calls that start with one of these take the activation as an argument; others are methods of the activation.
 NO_ACTIVATIONS = ("self", "module", "nn", "torch", "_kwargs")
@@ -219,6 +219,8 @@ UNHOOKED: dict[str, Callable[[list[ast.expr]], ast.expr]] = {
         ast.Mult(),
         ast.Call(ast.Attribute(ast.Name("torch", ast.Load()), "rsqrt", ast.Load()), [arguments[1]], []),
     ),
+    "for_mlp": lambda arguments: arguments[2],
+    "may_edit": lambda _arguments: ast.Constant(False),
     "choose": lambda arguments: arguments[0],
     "choose_by_type": lambda arguments: ast.Subscript(arguments[0], arguments[1], ast.Load()),
     "sdpa": lambda arguments: arguments[0],

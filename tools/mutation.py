@@ -2,6 +2,7 @@
 
     python tools/mutation.py                  every form of an edit once, with the installed transformers
     python tools/mutation.py --family NAME    every edit of one family
+    python tools/mutation.py --among NAME...  every form of an edit once, of these families
     python tools/mutation.py --json FILE      and what happened to each mutant
     python tools/mutation.py --only TEXT      the mutants with this in their names: does a new test catch them?
     python tools/mutation.py TEST...          with some of the tests only
@@ -36,7 +37,8 @@ from mishformer_lens.engine import as_edits  # noqa: E402 - the path is set firs
 from mishformer_lens.engine.edits import clean  # noqa: E402
 from mishformer_lens.patchers import FAMILIES, Family, Variant  # noqa: E402
 from mishformer_lens.patchers.installed import installed_source  # noqa: E402
-from mishformer_lens.patchers.resolver import has_begun, judge  # noqa: E402
+from mishformer_lens.patchers.releases import has_begun  # noqa: E402
+from mishformer_lens.patchers.resolver import judge  # noqa: E402
 from tools.mutants import Mutant, make_mutants  # noqa: E402
 
 EQUIVALENT = ROOT / "tests" / "conformance" / "equivalent_mutants.toml"
@@ -119,13 +121,17 @@ class MutationRun:
         for test in tests:
             if test["failed"]:
                 trial.killer = trial.killer or test["test"]
-                self.kills[test["test"]] += 1
+                self.kills[test["test"]] += 10
+                self.kills[_function_of(test["test"])] += 1
             elif trial.mutant is None:
                 self.seconds[test["test"]] = test["seconds"]
 
     def _cost(self, item: pytest.Item) -> float:
-        """The seconds that a test takes, a tenth for each mutant that it caught: what to run first."""
-        return self.seconds.get(item.nodeid, 0.0) / (1 + 10 * self.kills[item.nodeid])
+        """The seconds that a test takes, by ten times the mutants that it caught, and once those that its function
+        caught with other parameters, as with another family: what to run first."""
+        return self.seconds.get(item.nodeid, 0.0) / (
+            1 + self.kills[item.nodeid] + self.kills[_function_of(item.nodeid)]
+        )
 
     def _become(self, trial: Trial, session: pytest.Session) -> None:
         signal.alarm(SECONDS_FOR_ONE)
@@ -147,6 +153,11 @@ class MutationRun:
         if self.report_to is not None and (report.failed or report.when == "call"):
             line = {"test": report.nodeid, "failed": report.failed, "seconds": report.duration}
             os.write(self.report_to, (json.dumps(line) + "\n").encode())
+
+
+def _function_of(test: str) -> str:
+    """A test's name without its parameters."""
+    return test.partition("[")[0]
 
 
 def _outcome(exit_code: int) -> str:
@@ -366,13 +377,15 @@ def paths_of(tests: Sequence[str]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=list(FAMILIES), help="every edit of one family, instead of each form once")
+    parser.add_argument("--among", nargs="+", choices=list(FAMILIES), metavar="NAME", help="each form of these, once")
     parser.add_argument("--removals", action="store_true", help="drop whole edits only: a few minutes instead of many")
     parser.add_argument("--only", metavar="TEXT", default="", help="only the mutants with this in their names")
     parser.add_argument("--json", type=Path, help="write what happened to each mutant to this file")
     parser.add_argument("-k", metavar="EXPRESSION", default="", help="only the tests that pytest's -k selects")
     parser.add_argument("tests", nargs="*", help="test files instead of the whole conformance suite")
     arguments = parser.parse_args()
-    families = [family for family in FAMILIES.values() if arguments.family in (None, family.name)]
+    names = [arguments.family] if arguments.family is not None else arguments.among or list(FAMILIES)
+    families = [FAMILIES[name] for name in names]
     trials = make_trials(families, each_form_once=arguments.family is None)
     if arguments.removals:
         trials = [trial for trial in trials if trial.mutant is None or trial.mutant.drops_edit]

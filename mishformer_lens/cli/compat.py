@@ -11,7 +11,7 @@ import click
 from mishformer_lens.cli import output
 from mishformer_lens.errors import SourceFileMissingError
 from mishformer_lens.patchers import FAMILIES, Family
-from mishformer_lens.patchers.resolver import has_begun, why_not_begun
+from mishformer_lens.patchers.releases import has_begun, why_not_begun
 from mishformer_lens.suggestions import did_you_mean
 
 if TYPE_CHECKING:

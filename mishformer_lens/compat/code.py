@@ -23,8 +23,10 @@ HELPERS = {
     "attention_call": ("mishformer_lens.attention_call", "AttentionCall"),
     "attention_inputs": ("mishformer_lens.on_demand", "AttentionInputs"),
     "attention_scores": ("mishformer_lens.attention_scores", "AttentionScores"),
+    "expert_hooks": ("mishformer_lens.experts", "ExpertHooks"),
     "head_results": ("mishformer_lens.on_demand", "HeadResults"),
     "norm_hooks": ("mishformer_lens.norms", "NormHooks"),
+    "routing": ("mishformer_lens.experts", "Routing"),
     "shared_norm": ("mishformer_lens.shared_norm", "SharedNorm"),
 }
 # What stands in for torch's norms, where a family has those; no edit calls it.
@@ -48,6 +50,7 @@ def code_fingerprint(family: str, variant: str) -> str:
     lines += [_told(declared), repr(chosen.attention), repr(sorted(chosen.unsupported.items()))]
     lines += map(_told, (*declared.embedding_hooks, *declared.block_hooks, *declared.final_hooks))
     lines += [repr((chosen.cache_argument, chosen.cache_by_place))]
+    lines += [f"{name} {_told(value)}" for name, value in chosen.described.items()]
     for member, edits in as_edits(chosen.edits).items():
         lines += [f"{member} {clean(edit.before)!a} {clean(edit.after)!a} {edit.count}" for edit in edits]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -21,7 +21,8 @@ from mishformer_lens.patchers.installed import (
     installed_source,
     version_in_metadata,
 )
-from mishformer_lens.patchers.resolver import has_begun, is_known, is_version, judge_readable, why_not_begun
+from mishformer_lens.patchers.releases import has_begun, is_version, why_not_begun
+from mishformer_lens.patchers.resolver import is_known, judge_readable
 
 PACKAGES = ("mishformer-lens", "torch", "transformers", "transformer-lens")
 

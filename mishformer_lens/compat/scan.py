@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 from mishformer_lens.compat.patches import Patches
 from mishformer_lens.errors import ArchiveError, SourceFileMissingError
 from mishformer_lens.patchers import Family
-from mishformer_lens.patchers.resolver import has_begun, is_known, judge, why_not_begun
+from mishformer_lens.patchers.releases import has_begun, why_not_begun
+from mishformer_lens.patchers.resolver import is_known, judge
 
 Reader = Callable[[str, str], str]
 """Gives the text of a file: of which release, at which path in the wheel."""

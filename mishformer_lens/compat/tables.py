@@ -14,7 +14,7 @@ from mishformer_lens.compat.code import code_fingerprint
 from mishformer_lens.compat.outcomes import STAND_IN, Counts, Mark, Record, Run, Tier, read_records, worst
 from mishformer_lens.errors import OutcomeError
 from mishformer_lens.patchers import FAMILIES
-from mishformer_lens.patchers.resolver import has_begun, select_by_release
+from mishformer_lens.patchers.releases import has_begun, select_by_release
 
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
 DEVICES = ("cpu", "cuda")

@@ -32,6 +32,7 @@ class BuiltMembers:
         originals: every method and function that something patched stands in for, by its qualified name: the class that
             has it, or None for a function of the module, and what was found there when it was patched.
         uses: class to the qualified names in ``originals`` that its patched methods stand in for or may call.
+        decorators: edited class to the names of its decorators, which are not run again.
         filename: the name under which tracebacks, ``inspect.getsource`` and pdb show the patched source.
     """
 
@@ -39,6 +40,7 @@ class BuiltMembers:
     functions: Mapping[str, types.FunctionType]
     originals: Mapping[str, tuple[type | None, object]]
     uses: Mapping[type, frozenset[str]]
+    decorators: Mapping[type, frozenset[str]]
     filename: str
 
 
@@ -77,11 +79,13 @@ def build_members(
     methods: dict[type, dict[str, Any]] = {}
     originals: dict[str, tuple[type | None, object]] = {}
     uses: dict[type, frozenset[str]] = {}
+    decorators: dict[type, frozenset[str]] = {}
     for name, original in found.items():
         old, new = find_member(before, name), find_member(after, name)
         if isinstance(old, ast.ClassDef) and isinstance(new, ast.ClassDef):
             changed = _changed_functions(old, new)
             methods[original] = compiler.methods(changed, original)
+            decorators[original] = frozenset(map(_dotted_name, new.decorator_list))
             existing = methods[original].keys() & vars(original).keys()
             own = {f"{name}.{each}": (original, vars(original)[each]) for each in existing}
             originals |= own
@@ -92,7 +96,7 @@ def build_members(
     classes = _subclasses(module, methods)
     compiler.link(functions | {original.__name__: subclass for original, subclass in classes.items()})
     uses = {cls: frozenset().union(*(uses.get(each, ()) for each in cls.__mro__)) & originals.keys() for cls in classes}
-    return BuiltMembers(classes=classes, functions=functions, originals=originals, uses=uses, filename=filename)
+    return BuiltMembers(classes, functions, originals, uses, decorators, filename)
 
 
 def _original(module: types.ModuleType, before: ast.Module, after: ast.Module, name: str) -> Any:

@@ -78,7 +78,7 @@ class Caching(HookedTransformerBase):
         TransformerLens refuses here a hook whose ``use_*`` flag is off.
         """
 
-    def _selected(self, names: NamesFilter) -> list[str]:
+    def _selected(self, names: NamesFilter) -> Sequence[str]:
         if isinstance(names, str):
             names = [names]
         if isinstance(names, Sequence):
@@ -90,11 +90,13 @@ class Caching(HookedTransformerBase):
             raise NamesFilterError(
                 f"names_filter is a {type(names).__name__}; it must be a hook name, a list of them, a function or None."
             )
-        chosen = [name for name in self._live_names() if names is None or names(name)]
         cfg = self.cfg
-        off = {name for name, flag in self._flags.items() if not getattr(cfg, flag)}
-        unflagged = [name for name in chosen if name.split(".", 2)[-1] not in off]
-        return unflagged or chosen
+        off = frozenset(name for name, flag in self._flags.items() if not getattr(cfg, flag))
+        live, unflagged = _live_names(tuple(self.hook_dict), self._n_layers(), off)
+        if names is None:
+            return unflagged or live
+        chosen = [name for name in live if names(name)]
+        return [name for name in chosen if name in unflagged] or chosen
 
     def _check_name(self, name: str) -> None:
         if name in self.mod_dict and name not in self.hook_dict:
@@ -103,11 +105,6 @@ class Caching(HookedTransformerBase):
                 f"{', '.join(each for each in self.hook_dict if each.startswith(f'{name}.')) or 'none'}."
             )
         self.hook_dict[name]
-
-    def _live_names(self) -> list[str]:
-        """The hook points of the layers that there are; some may have been cut off since."""
-        n_layers = self._n_layers()
-        return [name for name in self.hook_dict if not name.startswith("blocks.") or int(name.split(".")[1]) < n_layers]
 
     def _enable_hooks_for_points(
         self,
@@ -162,9 +159,8 @@ class Caching(HookedTransformerBase):
             pos_slice=None if pos_slice is None else utils.Slice.unwrap(pos_slice),
         )
         names = self._selected(names_filter)
-        forward = [(name, functools.partial(store, suffix="")) for name in names]
-        backward = [(name, functools.partial(store, suffix="_grad")) for name in names] if incl_bwd else []
-        return cache, forward, backward
+        backward = functools.partial(store, suffix="_grad")
+        return cache, [(name, store) for name in names], [(name, backward) for name in names] if incl_bwd else []
 
     def add_caching_hooks(
         self,
@@ -259,6 +255,18 @@ class Caching(HookedTransformerBase):
         self.cfg.ungroup_grouped_query_attention = ungroup_grouped_query_attention
 
 
+@functools.lru_cache(maxsize=64)
+def _live_names(names: tuple[str, ...], n_layers: int, off: frozenset[str]) -> tuple[tuple[str, ...], ...]:
+    """Those of ``names`` that are in layers that there are, and of these the ones that are not ``off``.
+
+    Args:
+        n_layers: how many layers there are; some may have been cut off.
+        off: names of hook points in their layers.
+    """
+    live = tuple(name for name in names if not name.startswith("blocks.") or int(name.split(".")[1]) < n_layers)
+    return live, tuple(name for name in live if name.split(".", 2)[-1] not in off)
+
+
 def _store(
     activation: torch.Tensor,
     hook: nn.Module,
@@ -266,10 +274,13 @@ def _store(
     device: torch.device | str | None,
     remove_batch_dim: bool,
     pos_slice: Any,
-    suffix: str,
+    suffix: str = "",
 ) -> None:
     name = str(hook.name)
-    kept = activation.detach().to(device)
+    # One more tensor for each activation is a third of what keeping it costs.
+    kept = activation.detach() if activation.requires_grad else activation
+    if device is not None:
+        kept = kept.to(device)
     if pos_slice is not None:
         kept = pos_slice.apply(kept, dim=2 if name.endswith(_QUERY_POSITION_THIRD) else 1)
     cache[name + suffix] = kept[0] if remove_batch_dim else kept

@@ -3,8 +3,9 @@
 from torch import nn
 
 from mishformer_lens.errors import UnsupportedModelError
-from mishformer_lens.instrumentation import find_base_model
+from mishformer_lens.instrumentation import Instrumentation, find_base_model
 from mishformer_lens.patchers import FAMILIES, Family
+from mishformer_lens.patchers.family import NORMS_BEFORE
 from mishformer_lens.patchers.parts import DropIn
 
 
@@ -31,3 +32,28 @@ def refuse_without_drop_in(model: nn.Module) -> None:
         UnsupportedModelError: it is of such a family, or of none.
     """
     drop_in_of(find_base_model(model)[0])
+
+
+def refuse_other_forms(instrumentation: Instrumentation) -> None:
+    """Refuse a model that has what TransformerLens's ``HookedTransformer`` has no names for.
+
+    Raises:
+        UnsupportedModelError: its blocks have cross-attention, or their norms in the residual stream, or no norm stands
+            behind them.
+    """
+    form = _other_form(instrumentation)
+    if form is not None:
+        raise UnsupportedModelError(
+            f"this {instrumentation.family.name} model has {form}, which TransformerLens's HookedTransformer has no "
+            "names for. mishformer_lens.instrument(model) works: it puts every hook point on the model, to be run as "
+            "HuggingFace's own, with hooks, observers and caches."
+        )
+
+
+def _other_form(instrumentation: Instrumentation) -> str | None:
+    blocks = instrumentation.absent()
+    if instrumentation.family.cross_attention is not None and any("cross_attn" not in missing for missing in blocks):
+        return "cross-attention"
+    if any(NORMS_BEFORE in missing for missing in blocks):
+        return "its norms in the residual stream"
+    return "no norm behind its blocks" if "ln_final" in instrumentation.absent_from_model() else None

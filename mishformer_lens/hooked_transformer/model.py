@@ -22,7 +22,7 @@ from mishformer_lens.hooked_transformer.components import (
     Unembed,
 )
 from mishformer_lens.hooked_transformer.config import HookedTransformerConfig, config_of, d_mlp_of
-from mishformer_lens.hooked_transformer.families import drop_in_of, refuse_without_drop_in
+from mishformer_lens.hooked_transformer.families import drop_in_of, refuse_other_forms, refuse_without_drop_in
 from mishformer_lens.hooked_transformer.generation import Generation
 from mishformer_lens.hooked_transformer.loading import Loading
 from mishformer_lens.hooked_transformer.projections import d_out_of, device_of, vocabulary_of
@@ -66,6 +66,7 @@ class HookedTransformer(Loading, Generation, Caching):
             )
         refuse_without_drop_in(hf_model)
         self.instrumentation = instrument(hf_model)
+        refuse_other_forms(self.instrumentation)
         if hf_model.get_output_embeddings() is None:  # type: ignore[operator]
             raise UnsupportedModelError(
                 f"{type(hf_model).__name__} has no language-modelling head. Load it with AutoModelForCausalLM, or use "

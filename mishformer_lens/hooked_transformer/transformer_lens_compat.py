@@ -8,9 +8,32 @@ import importlib.metadata
 from typing import Final
 
 from packaging.version import Version
-from transformer_lens import ActivationCache, FactoredMatrix
+from transformers.utils import logging
 
-RELEASE: Final = Version(importlib.metadata.version("transformer-lens"))
+from mishformer_lens.errors import TransformerLensNotInstalledError, TransformerLensUnusableError
+
+_INSTALL = "pip install 'mishformer-lens[transformer-lens]'"
+
+try:
+    RELEASE: Final = Version(importlib.metadata.version("transformer-lens"))
+except importlib.metadata.PackageNotFoundError:
+    raise TransformerLensNotInstalledError(
+        "HookedTransformer stands on TransformerLens, which is not installed. "
+        f"Run {_INSTALL}. instrument(model) works without it."
+    ) from None
+
+# Some releases of TransformerLens silence transformers when they are imported.
+_verbosity = logging.get_verbosity()
+try:
+    from transformer_lens import ActivationCache, FactoredMatrix
+except (ImportError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+    raise TransformerLensUnusableError(
+        f"HookedTransformer stands on TransformerLens, and TransformerLens {RELEASE} cannot be imported here: {error} "
+        f"({type(error).__name__}). Run {_INSTALL} in an environment of its own, which brings releases that go "
+        "together. instrument(model) works without it."
+    ) from error
+finally:
+    logging.set_verbosity(_verbosity)
 
 HAS_OWN_HOOKED_TRANSFORMER: Final = Version("4.0") > RELEASE
 """Whether TransformerLens has a ``HookedTransformer`` of its own."""

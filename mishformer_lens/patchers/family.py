@@ -9,9 +9,15 @@ from types import ModuleType
 from typing import Any
 
 from mishformer_lens.engine import Edits
+from mishformer_lens.errors import UnsupportedModelError
 from mishformer_lens.patchers import contract
-from mishformer_lens.patchers.contract import HookSpec
-from mishformer_lens.patchers.parts import MLP, PLAIN_MLP, PRE_NORM_BLOCK, Attention, Block, DropIn, Norm
+from mishformer_lens.patchers.contract import EXPERTS, HookSpec
+from mishformer_lens.patchers.parts import MLP, PLAIN_MLP, PRE_NORM_BLOCK, Attention, Block, DropIn, Experts, Need, Norm
+
+NORMS_BEFORE = "norms before attention and MLP"
+"""What a block lacks, among parts and hook points, that has its norms in the residual stream, in a family of both."""
+
+ROUTER = "mlp.router"
 
 _PARTS_OF_THE_MODEL = {"blocks", "embed.ln", "ln_final"}
 _WRITTEN_BY = {"hook_attn_out": "attn", "hook_mlp_out": "mlp"}
@@ -30,6 +36,7 @@ class Variant:
         cache_argument: how their models call the key-value cache that they take and give.
         cache_by_place: whether their models pair the blocks that they run with the cache's entries one by one; others
             give each block the whole cache.
+        described: the fields of the family's description that are otherwise in its releases.
     """
 
     family: str
@@ -39,6 +46,7 @@ class Variant:
     unsupported: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     cache_argument: str = "past_key_values"
     cache_by_place: bool = False
+    described: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def first_release(self) -> str:
@@ -50,8 +58,18 @@ class Variant:
         """The classes and functions that the edits touch."""
         return tuple(dict.fromkeys(member.partition(".")[0] for member in self.edits))
 
+    def seen(self, family: "Family") -> "Family":
+        """The description of its family as it holds in its releases."""
+        return _replaced(family, self) if self.described else family
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Variant":
         return self
+
+
+@functools.lru_cache(maxsize=256)
+def _replaced(family: "Family", variant: Variant) -> "Family":
+    # One for each variant: what is known of its hook points is kept by it.
+    return dataclasses.replace(family, **variant.described)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,10 +83,13 @@ class Family:
             few have, seen from the base model, the others from a block. Empty where a part is no module, and its code
             the block's own.
         norm, attention, mlp, block: what its blocks consist of.
+        experts: what its mixtures of experts are like, if it has some.
         learned_positions: whether an embedding of positions is added to that of the tokens.
-        optional: the parts among ``components`` that some models or blocks of the family lack.
+        cross_attention: what a block has beside, or instead of, ``components`` where it attends to what an encoder
+            gave, too: ``cross_attn``, its norm ``ln2``, and the MLP's, which is ``ln3`` then. None where no block does.
+        optional: the parts among all these that some models or blocks of the family lack.
         aliases: other names of parts, under which their hook points are found too.
-        needs: configuration fields that have to have a certain value: with another, other code runs than hooks are in.
+        needs: configuration fields that have to have a certain value: models with another are refused.
         first_release: the first release of transformers that has it, as ``4.51``; the oldest that variants are for,
             where it is older.
         template: the folder of the template whose variants it follows; those in its own folder take precedence.
@@ -76,7 +97,7 @@ class Family:
         forms: for the template, what stands in its source: edits by member, without the prefix.
         class_forms: likewise what takes the place of some of them in releases with an attention class per kernel, and
             what else the template asks of those.
-        refused: values of configuration fields of models that hook points are not for, with the reason.
+        module_forms: likewise in releases in which each expert is a module.
         models: what is otherwise in models whose configuration says so: fields and their values, and then, by name,
             what takes the place of something in this description, as ``attention.rotary``.
         drop_in: what the drop-in ``HookedTransformer`` needs to know. None: it refuses the family.
@@ -89,18 +110,34 @@ class Family:
     attention: Attention
     mlp: MLP = PLAIN_MLP
     block: Block = PRE_NORM_BLOCK
+    experts: Experts | None = None
     learned_positions: bool = False
+    cross_attention: Mapping[str, str] | None = None
     optional: tuple[str, ...] = ()
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    needs: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    needs: Mapping[str, Need] = dataclasses.field(default_factory=dict)
     first_release: str = "4.44"
     template: str | None = None
     prefix: str = ""
     forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     class_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
-    refused: Mapping[tuple[str, object], str] = dataclasses.field(default_factory=dict, repr=False)
+    module_forms: Edits = dataclasses.field(default_factory=dict, repr=False)
     models: tuple[tuple[Mapping[str, object], Mapping[str, object]], ...] = ()
     drop_in: DropIn | None = dataclasses.field(default=None, repr=False)
+
+    def refuse_other_configurations(self, config: object) -> None:
+        """Refuse a model whose configuration says what hook points are not for.
+
+        Raises:
+            UnsupportedModelError: a field has another value than it has to have; the message says why.
+        """
+        fields = vars(config)
+        for name, need in self.needs.items():
+            found = fields.get(name, need.value)
+            if found != need.value:
+                raise UnsupportedModelError(
+                    f"this {self.name} model has {name}={found}: {need.reason}. Needed is {name}={need.value}."
+                )
 
     def for_model(self, config: object) -> "Family":
         """The description of a model with that configuration: this one, or what ``models`` makes of it."""
@@ -129,33 +166,88 @@ class Family:
 
     @functools.cached_property
     def block_hooks(self) -> tuple[HookSpec, ...]:
-        """The hook points that a block may have, in the order in which they fire."""
-        return contract.block_hooks(self.components.keys(), self.attention, self.mlp, self.block)
+        """The hook points that a block may have, in the order in which they fire where it has them all."""
+        return _hooks_of_block(self, frozenset(), None)
 
     @property
     def final_hooks(self) -> tuple[HookSpec, ...]:
         """The hook points after the blocks, in the order in which they fire."""
         return contract.FINAL
 
-    @functools.cached_property
-    def block_parts(self) -> tuple[str, ...]:
-        """TransformerLens's names of the parts that a block may have as modules."""
-        return tuple(part for part, name in self.components.items() if name and part not in _PARTS_OF_THE_MODEL)
+    def hooks_of(self, missing: frozenset[str], n_experts: int = 0) -> tuple[HookSpec, ...]:
+        """The hook points of a block that lacks ``missing``, in the order in which they fire.
+
+        Args:
+            n_experts: how many experts it has. None: it has an MLP.
+        """
+        return tuple(spec for spec in _hooks_of_block(self, missing, n_experts) if self.has(spec, missing))
+
+    def components_of(self, missing: frozenset[str]) -> Mapping[str, str]:
+        """``components``, as they are with a block that lacks ``missing``."""
+        if self.cross_attention is None or "cross_attn" in missing:
+            return self.components
+        return {**self.components, **self.cross_attention}
+
+    @property
+    def optional_in_model(self) -> tuple[str, ...]:
+        """The optional parts that are the model's own, beside its blocks."""
+        return tuple(part for part in self.optional if part in _PARTS_OF_THE_MODEL)
+
+    @property
+    def optional_in_blocks(self) -> tuple[str, ...]:
+        """The optional parts of blocks."""
+        return tuple(part for part in self.optional if part not in _PARTS_OF_THE_MODEL)
+
+    def block_parts(self, missing: frozenset[str], n_experts: int = 0) -> tuple[str, ...]:
+        """The parts of a block that lacks ``missing``, as TransformerLens names them: modules that hook points are in.
+
+        Args:
+            n_experts: how many experts it has.
+        """
+        found = self.components_of(missing).items()
+        parts = tuple(part for part, name in found if name and part not in missing | _PARTS_OF_THE_MODEL)
+        if not n_experts:
+            return parts
+        if self.has_expert_modules:
+            return (*parts, *(f"{EXPERTS}.{number}" for number in range(n_experts)))
+        # The mixture itself only calls its router and its experts.
+        return tuple(part for part in parts if part != "mlp")
 
     @functools.cached_property
     def model_parts(self) -> tuple[str, ...]:
         """TransformerLens's names of the parts outside of the blocks that hook points are in."""
         return tuple(part for part in self.components if part in _PARTS_OF_THE_MODEL - {"blocks"})
 
+    @property
+    def has_expert_modules(self) -> bool:
+        """Whether each expert is a module, rather than a slice of the weights of one for all."""
+        return self.experts is not None and EXPERTS not in self.components
+
+    def path_of(self, part: str, missing: frozenset[str]) -> str:
+        """HuggingFace's name of a part of a block that lacks ``missing``, seen from the block."""
+        components = self.components_of(missing)
+        if part in components:
+            return components[part]
+        # An expert that is a module.
+        return f"{components['mlp']}.{part.removeprefix('mlp.')}"
+
     def home_of(self, spec: HookSpec) -> str:
         """The part in whose code a hook point is: its own, or the block itself where that is no module."""
         writes = _WRITTEN_BY.get(spec.name, "")
         if writes in self.block.written_inside:
             return writes
+        if spec.is_of_expert and not self.has_expert_modules:
+            return EXPERTS
+        if spec.name in ("mlp.hook_expert_weights", "mlp.hook_expert_indices") and ROUTER in self.components:
+            return ROUTER
         return spec.part if self.components.get(spec.part) != "" else ""
 
+    def carried_by(self, part: str, missing: frozenset[str], n_experts: int) -> Mapping[str, str]:
+        """The hook points that a part of a block carries, as in :meth:`hooks_of`: attribute to name in the block."""
+        return _carried(self, missing, n_experts).get(part, {})
+
     def has(self, spec: HookSpec, missing: frozenset[str]) -> bool:
-        """Whether a block that lacks ``missing`` has a hook point: parts, and names of hook points."""
+        """Whether a block that lacks ``missing`` has a hook point: parts, names of hook points, and NORMS_BEFORE."""
         there = spec.part not in missing or (self.block.shared_norm and spec.part == "ln2")
         return there and spec.name not in missing
 
@@ -164,7 +256,10 @@ class Family:
         if spec.part in missing:
             # The block asks the norm that it shares with attention.
             return "", "ln1"
-        return self.home_of(spec), *([] if spec.taken_by is None else [spec.taken_by])
+        home, taken_by = self.home_of(spec), spec.taken_by
+        if taken_by is None or home == EXPERTS:
+            return (home,)
+        return home, taken_by
 
     def has_torch_norm(self, part: str) -> bool:
         """Whether a part is one of torch's layer norms, rather than a norm of a class of the family's own."""
@@ -182,9 +277,10 @@ class Family:
         found: dict[tuple[int, ...], Variant] = {}
         if self.template is not None:
             for name, module in _variant_modules(self.template).items():
-                found[_release(name)] = self._variant(name, module, module.edits(self))
+                described = module.described(self) if "described" in vars(module) else {}
+                found[_release(name)] = self._variant(name, module, module.edits(self), described)
         for name, module in _variant_modules(self.name).items():
-            found[_release(name)] = self._variant(name, module, module.EDITS)
+            found[_release(name)] = self._variant(name, module, module.EDITS, vars(module).get("DESCRIBED", {}))
         begin = tuple(map(int, self.first_release.split(".")))
         reached = max((release for release in found if release <= begin), default=begin)
         kept = {max(release, begin): found[release] for release in sorted(found) if release >= reached}
@@ -192,7 +288,7 @@ class Family:
             dataclasses.replace(variant, name="v" + "_".join(map(str, release))) for release, variant in kept.items()
         )
 
-    def _variant(self, name: str, module: Any, edits: Edits) -> Variant:
+    def _variant(self, name: str, module: Any, edits: Edits, described: Mapping[str, Any]) -> Variant:
         return Variant(
             self.name,
             name,
@@ -201,6 +297,7 @@ class Family:
             module.UNSUPPORTED,
             module.CACHE_ARGUMENT,
             module.CACHE_BY_PLACE,
+            described,
         )
 
     def variant(self, name: str) -> Variant:
@@ -225,6 +322,28 @@ def _with_differences(family: Family, chosen: tuple[int, ...]) -> Family:
                 value = dataclasses.replace(before, **{inner: value})
             values[whole] = value
     return dataclasses.replace(family, **values)
+
+
+@functools.lru_cache(maxsize=1024)
+def _hooks_of_block(family: Family, missing: frozenset[str], n_experts: int | None) -> tuple[HookSpec, ...]:
+    parts = family.components_of(missing).keys()
+    norms = family.block.norms if NORMS_BEFORE not in missing else "stream"
+    block = dataclasses.replace(family.block, norms=norms)
+    return contract.block_hooks(parts, family.attention, family.mlp, block, family.experts, n_experts)
+
+
+@functools.lru_cache(maxsize=1024)
+def _carried(family: Family, missing: frozenset[str], n_experts: int) -> dict[str, dict[str, str]]:
+    """Part to attribute to name of all hook points that modules of a block carry themselves."""
+    found: dict[str, dict[str, str]] = {}
+    for spec in family.hooks_of(missing, n_experts):
+        part, attribute = family.home_of(spec), spec.name.rpartition(".")[2]
+        if spec.is_of_expert:
+            # An expert that is a module runs the code of an MLP; where they are one, its helper has their hook points.
+            attribute = contract.EXPERT_HOOKS[attribute]
+        if part != EXPERTS:
+            found.setdefault(part, {})[attribute] = spec.name
+    return found
 
 
 def _variant_modules(folder: str) -> dict[str, ModuleType]:

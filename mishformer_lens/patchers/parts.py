@@ -74,11 +74,31 @@ PLAIN_MLP = MLP()
 
 
 @dataclasses.dataclass(frozen=True)
+class Experts:
+    """A family's mixtures of experts, which stand in the place of the MLP in all blocks or in some.
+
+    Attributes:
+        in_every_block: whether no block has an MLP instead.
+        shared_first: whether the shared expert, where there is one, runs before the others.
+        d_mlp: how the code of a mixture calls the width of an expert, in releases where each expert is a module.
+        as_modules: what HuggingFace calls parts otherwise in those releases.
+    """
+
+    in_every_block: bool = False
+    shared_first: bool = False
+    d_mlp: str = ""
+    as_modules: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class Block:
     """How a block puts its parts together.
 
     Attributes:
-        norms: where ``ln1`` and ``ln2`` stand: before attention and MLP, or after them.
+        norms: where ``ln1`` and ``ln2`` stand: before attention and MLP; after them; or in the residual stream itself,
+            after what attention or MLP gives was added to it.
+        norms_before: the block's attribute that tells whether they stand ``before``, where models of the family differ;
+            else they stand in the ``stream``. None where they do not differ.
         parallel: whether attention and MLP read the same residual stream; such blocks have no ``hook_resid_mid``. A
             configuration field that tells so, where models of the family differ.
         shared_norm: whether one norm serves both: ``ln1`` is what attention sees of it, ``ln2`` what the MLP does. Then
@@ -88,13 +108,27 @@ class Block:
             ``attn`` then, ``hook_mlp_out`` in ``mlp``.
     """
 
-    norms: Literal["before", "after"] = "before"
+    norms: Literal["before", "after", "stream"] = "before"
+    norms_before: str | None = None
     parallel: bool | str = False
     shared_norm: bool = False
     written_inside: tuple[str, ...] = ()
 
 
 PRE_NORM_BLOCK = Block()
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """The value of a configuration field that models have to have.
+
+    Attributes:
+        value: the value.
+        reason: why a model with another cannot be hooked, and what can be done about it.
+    """
+
+    value: object
+    reason: str = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,20 +1,14 @@
-"""From an installed release of transformers to the variant that is proven for its source.
-
-Every comparison of version numbers of transformers is in this module.
-"""
+"""From an installed release of transformers to the variant that is proven for its source."""
 
 import dataclasses
 import functools
 import importlib
 import os
-import re
 import threading
 import types
 import warnings
 from collections.abc import Mapping
 from typing import Literal
-
-from packaging.version import InvalidVersion, Version
 
 from mishformer_lens.engine import (
     changed_since_import,
@@ -33,8 +27,9 @@ from mishformer_lens.errors import (
     UnverifiedSourceWarning,
 )
 from mishformer_lens.patchers.family import Family, Variant
-from mishformer_lens.patchers.fingerprints import file_hash, shapes_of, variant_of_release, verified_of
+from mishformer_lens.patchers.fingerprints import file_hash, variant_of_release, verified_of
 from mishformer_lens.patchers.installed import Source, installed_release, installed_source, source_of
+from mishformer_lens.patchers.releases import has_begun, nearest_first, nearest_release, why_not_begun
 
 ALLOW_UNVERIFIED_VARIABLE = "MISHFORMER_LENS_ALLOW_UNVERIFIED"
 """Set to ``1``, this environment variable does what ``allow_unverified=True`` does."""
@@ -67,63 +62,6 @@ class Verdict:
     nearest_release: str = ""
     changed_members: tuple[str, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()
-
-
-def select_by_release(family: Family, release: str) -> Variant | None:
-    """The variant for a release by its number: the one verified for it, else the newest that does not begin later.
-
-    None where none begins that early, and where the number is none.
-    """
-    if not has_number(release):
-        return None
-    name = variant_of_release(family.name, release)
-    reached = variants_reached(family, release)
-    return next((variant for variant in reached if variant.name == name), reached[0] if reached else None)
-
-
-OLDEST_RELEASE = "4.44"
-"""The first release that any family has a variant for."""
-
-
-def is_too_old(release: str) -> bool:
-    """Whether no family has a variant for a release with this number."""
-    return _numbers(release) < _numbers(OLDEST_RELEASE)
-
-
-def has_begun(family: Family, release: str) -> bool:
-    """Whether a release with this number is one of those that variants of ``family`` are for.
-
-    Where it is not, the release may lack the family altogether. What has no number counts as the newest.
-    """
-    first, own = _numbers(first_release_of(family)), _numbers(release)
-    # 4.48 is 4.48.0.
-    return own + (0,) * (len(first) - len(own)) >= first
-
-
-def may_have(family: Family, release: str) -> bool:
-    """Whether a release with this number is of the minor that the family's description begins with, or later."""
-    return _numbers(release) >= _numbers(family.first_release)
-
-
-def first_release_of(family: Family) -> str:
-    """The first release that a family can be hooked in: of the minor that its description says, the first verified one.
-
-    A family may come with a patch release.
-    """
-    begin = _numbers(family.first_release)
-    verified = (release for _, _, shape in shapes_of(family.name) for release in shape["releases"])
-    of_minor = (release for release in verified if _numbers(release)[: len(begin)] == begin)
-    first = min(of_minor, key=_numbers, default=family.first_release)
-    return first if any(_numbers(first)[len(begin) :]) else family.first_release
-
-
-def why_not_begun(family: Family, release: str) -> str:
-    """What to say, and to do, where a release comes before the first that a family can be hooked in."""
-    first = first_release_of(family)
-    return (
-        f"transformers {release} is older than {first}, the first release that {family.name} has a variant for. "
-        f'Upgrade it: pip install "transformers>={first}"'
-    )
 
 
 def is_known(family: Family, source: str) -> bool:
@@ -170,9 +108,9 @@ def _verified(family: Family, release: str, variant: str, fingerprint: str) -> V
 
 def _judge_unseen(family: Family, source: str, release: str, members: Mapping[str, str]) -> Verdict:
     verdicts = []
-    for variant in _nearest_first(family, release):
+    for variant in nearest_first(family, release):
         failures = tuple((member, str(error)) for member, _, error in failing_edits(source, variant.edits))
-        nearest, known = _nearest_release(family, variant, release)
+        nearest, known = nearest_release(family, variant, release)
         touched = {name: members[name] for name in variant.members}
         verdict = Verdict(
             family.name,
@@ -188,48 +126,6 @@ def _judge_unseen(family: Family, source: str, release: str, members: Mapping[st
             return verdict
         verdicts.append(verdict)
     return min(verdicts, key=lambda verdict: len(verdict.failures))
-
-
-def variants_reached(family: Family, release: str) -> list[Variant]:
-    """The variants that do not begin after ``release``, newest first; all, where it has no number."""
-    return [each for each in reversed(family.variants) if _numbers(each.first_release) <= _numbers(release)]
-
-
-def has_number(release: str) -> bool:
-    """Whether ``release`` begins with something that can be compared."""
-    return _numbers(release) != _NO_NUMBER
-
-
-def is_version(release: str) -> bool:
-    """Whether ``release`` is a version number that packaging tools can read (PEP 440)."""
-    try:
-        Version(release)
-    except InvalidVersion:
-        return False
-    return True
-
-
-def _nearest_first(family: Family, release: str) -> list[Variant]:
-    reached = variants_reached(family, release)
-    return reached + [variant for variant in family.variants if variant not in reached]
-
-
-def _nearest_release(family: Family, variant: Variant, release: str) -> tuple[str, Mapping[str, str]]:
-    """The verified release of a variant that comes closest before ``release``, else after it, with its fingerprints."""
-    candidates = sorted(
-        (
-            (Version(each), shape["members"])
-            for name, _, shape in shapes_of(family.name)
-            for each in shape["releases"]
-            if name == variant.name
-        ),
-        key=lambda candidate: candidate[0],
-    )
-    if not candidates:
-        return "no release", {}
-    before = [candidate for candidate in candidates if _is_at_most(candidate[0], release)]
-    version, members = before[-1] if before else candidates[0]
-    return str(version), members
 
 
 def judge_readable(family: Family, source: str, release: str) -> Verdict:
@@ -385,22 +281,3 @@ def _not_python(what: str, error: Exception) -> SourceUnreadableError:
         f"{what} is not Python ({error}): it is damaged, or for a newer Python than this one. Reinstall it: "
         "pip install --force-reinstall --no-deps transformers"
     )
-
-
-_NO_NUMBER = (10**9,)
-
-
-def _numbers(release: str) -> tuple[int, ...]:
-    """The release segment alone, so that a development version counts as the release that it becomes.
-
-    Of what is no version (``5.24.0-acme_patched-7``) the numbers at its start; what has none counts as the newest.
-    """
-    try:
-        return Version(release).release
-    except InvalidVersion:
-        found = re.match(r"\s*v?(\d+(?:\.\d+)*)", release)
-        return tuple(map(int, found.group(1).split("."))) if found else _NO_NUMBER
-
-
-def _is_at_most(version: Version, release: str) -> bool:
-    return version <= Version(release) if is_version(release) else version.release <= _numbers(release)

@@ -10,7 +10,7 @@ from packaging.version import Version
 from mishformer_lens.cli.app import run
 from mishformer_lens.compat.archives import open_local
 from mishformer_lens.patchers import FAMILIES, Family
-from mishformer_lens.patchers.resolver import has_begun
+from mishformer_lens.patchers.releases import has_begun
 from tests.compat.fake_index import FakeIndex, serve
 
 

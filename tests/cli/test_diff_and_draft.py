@@ -7,7 +7,7 @@ import pytest
 
 from mishformer_lens.engine import failing_edits, patch_source
 from mishformer_lens.patchers import FAMILIES
-from mishformer_lens.patchers.resolver import first_release_of
+from mishformer_lens.patchers.releases import first_release_of
 from tests.cli.conftest import Command, broken, youngest
 from tests.compat.fake_index import FakeIndex, make_wheel
 

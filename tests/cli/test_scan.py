@@ -9,7 +9,7 @@ from mishformer_lens.compat.cache import SourceCache
 from mishformer_lens.compat.sources import Registry, read_source
 from mishformer_lens.errors import SourceError
 from mishformer_lens.patchers import FAMILIES
-from mishformer_lens.patchers.resolver import first_release_of
+from mishformer_lens.patchers.releases import first_release_of
 from tests.cli.conftest import Command, broken, youngest
 from tests.compat import prototype
 from tests.compat.fake_index import GPT2, FakeIndex, make_wheel

@@ -19,7 +19,19 @@ from tests.recording import noise_like
 
 FILE = Path(__file__).parents[1] / "golden" / "activations.safetensors"
 DIRECTIONS = 4
+HIDDEN = -1e4
+"""Scores below are those that a mask hides."""
 UNEDITED = "unedited"
+
+FLAGS = {
+    "hook_attn_in": "set_use_attn_in",
+    "hook_q_input": "set_use_split_qkv_input",
+    "hook_k_input": "set_use_split_qkv_input",
+    "hook_v_input": "set_use_split_qkv_input",
+    "hook_result": "set_use_attn_result",
+    "hook_mlp_in": "set_use_hook_mlp_in",
+}
+"""What sets the flag without which TransformerLens does not compute a hook point."""
 
 Run = Callable[[str, str], dict[str, torch.Tensor]]
 """From a kind of model and the hook point to edit (or UNEDITED) to every activation and the logits."""
@@ -48,11 +60,11 @@ def edits(kind: str) -> list[str]:
 
 
 def project(name: str, activation: torch.Tensor) -> torch.Tensor:
-    """``[DIRECTIONS]``: the activation along fixed directions, without what the causal mask hides."""
+    """``[DIRECTIONS]``: the activation along fixed directions, without what the mask hides."""
     values = activation.detach().double().cpu()
     if name.endswith("hook_attn_scores"):
         # TransformerLens writes -inf there, HuggingFace the smallest number of the dtype.
-        values = values.where(torch.ones(values.shape[-2:], dtype=torch.bool).tril(), 0.0)
+        values = values.where(values > HIDDEN, 0.0)
     random = np.random.RandomState(zlib.crc32(name.encode()))
     directions = torch.from_numpy(random.standard_normal((DIRECTIONS, values.numel())))
     projected: torch.Tensor = (directions @ values.flatten() / values.numel() ** 0.5).float()
@@ -84,19 +96,11 @@ def load(kind: str, edited: str) -> dict[str, torch.Tensor]:
 
 def reference_run(make_reference: Callable[[str], Any]) -> Run:
     """A run of TransformerLens's own model, with the flag that the edited hook point needs."""
-    flags = {
-        "hook_attn_in": "set_use_attn_in",
-        "hook_q_input": "set_use_split_qkv_input",
-        "hook_k_input": "set_use_split_qkv_input",
-        "hook_v_input": "set_use_split_qkv_input",
-        "hook_result": "set_use_attn_result",
-        "hook_mlp_in": "set_use_hook_mlp_in",
-    }
     model_of = functools.cache(make_reference)
 
     def run(kind: str, edited: str) -> dict[str, torch.Tensor]:
         model = model_of(kind)
-        setter = flags.get(edited.rpartition(".")[2])
+        setter = FLAGS.get(edited.rpartition(".")[2])
         if setter:
             getattr(model, setter)(True)
         values: dict[str, torch.Tensor] = {}

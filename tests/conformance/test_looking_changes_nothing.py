@@ -88,6 +88,20 @@ class Frozen(nn.Module):
             return output
 
 
+class Whole(torch.Tensor):
+    """A weight that a product can be made with, and no view of: torchao's are of that kind."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.linear:
+            plain = [each.as_subclass(torch.Tensor) if isinstance(each, cls) else each for each in args]
+            return func(*plain, **(kwargs or {}))
+        transposed: Any = torch.Tensor.T
+        if func in (transposed.__get__, torch.Tensor.t, torch.Tensor.permute, torch.Tensor.transpose):
+            raise NotImplementedError(f"{func} is not implemented")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
 def adapted(kind: str, wrapper: Any = Adapter, attention: str = "eager") -> Any:
     model = make_model(Case(kind, attention))
     torch.manual_seed(0)
@@ -249,6 +263,24 @@ def test_what_is_no_sum_of_heads_is_refused(kind: str, wrapper: Any, reason: str
         with refused, instrumentation.caching([RESULT]):
             model(make_tokens())
         assert_same(model(make_tokens()).logits, expected)
+
+
+def test_a_weight_that_no_view_can_be_made_of(kind: str) -> None:
+    model = make_model(Case(kind))
+    out = parts(model)["out"]
+    matrix = (out.weight.T if kind == "gpt2" else out.weight).detach().clone()
+    linear = nn.Linear(D_MODEL, D_MODEL, device=DEVICE)
+    linear.weight, linear.bias = nn.Parameter(matrix), out.bias
+    put_out(model, linear)
+    instrumentation = mishformer_lens.instrument(model)
+    with instrumentation.caching([RESULT]) as readable:
+        expected = model(make_tokens()).logits
+    linear.weight = nn.Parameter(matrix.as_subclass(Whole), requires_grad=False)
+    with pytest.raises(NotImplementedError):
+        linear.weight.T  # noqa: B018
+    with instrumentation.caching([RESULT]) as cache:
+        assert_same(model(make_tokens()).logits, expected)
+    assert_close(cache[RESULT], readable[RESULT], RESULT, **CLOSE)
 
 
 def test_backward_hooks_on_an_adapter_are_not_run_by_looking(kind: str) -> None:

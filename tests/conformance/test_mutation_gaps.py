@@ -234,17 +234,6 @@ def block_output(kind: str, found: dict[str, torch.Tensor]) -> torch.Tensor:
     return attended + found["hook_mlp_out"]
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_the_middle_of_a_block_comes_after_cross_attention(attention: str) -> None:
-    model = make_model(Case("gpt2", attention), add_cross_attention=True)
-    values = record(model, encoder_hidden_states=noise_like(torch.empty(BATCH, 5, D_MODEL, device=DEVICE)))
-    for index in range(N_LAYERS):
-        found = block_values(values, index)
-        assert torch.equal(found["hook_resid_mid"] + found["hook_mlp_out"], found["hook_resid_post"])
-        attended = found["hook_resid_pre"] + found["hook_attn_out"]
-        assert (found["hook_resid_mid"] - attended).abs().max() > 1e-2
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attention", ["eager", "sdpa", "flash_attention_2"])
 def test_with_a_cache_only_rotated_keys_are_those_of_all_tokens(kind: str, attention: str) -> None:

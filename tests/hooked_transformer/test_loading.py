@@ -13,6 +13,7 @@ import mishformer_lens
 from mishformer_lens import HookedTransformer
 from mishformer_lens.errors import CheckpointNotFoundError, ForwardArgumentsError, UnsupportedModelError
 from mishformer_lens.hooked_transformer import HookedTransformerConfig, loading
+from mishformer_lens.hooked_transformer.families import refuse_other_forms
 from mishformer_lens.hooked_transformer.names import checkpoint_revision, checkpoint_steps, hugging_face_name
 from mishformer_lens.patchers import FAMILIES
 from tests.hooked_transformer.conftest import needs_reference
@@ -50,6 +51,26 @@ def test_a_family_without_a_drop_in_is_refused_and_can_be_hooked(kind: str) -> N
     with mishformer_lens.instrument(hf_model).caching(["blocks.1.attn.hook_pattern"]) as cache:
         hf_model(make_tokens())
     assert cache["blocks.1.attn.hook_pattern"].shape[1] == N_HEADS
+
+
+# Where TransformerLens's own has other names, or none.
+OTHER_FORMS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "cross-attention": ("gpt2", {"add_cross_attention": True}, "blocks.0.cross_attn.hook_z"),
+    "its norms in the residual stream": ("opt", {"do_layer_norm_before": False}, "blocks.0.ln1.hook_scale"),
+    "no norm behind its blocks": ("opt", {"_remove_final_layer_norm": True}, "blocks.1.ln2.hook_scale"),
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_a_form_of_block_that_the_drop_in_has_no_names_for_is_refused_and_can_be_hooked(form: str) -> None:
+    kind, changes, name = OTHER_FORMS[form]
+    instrumentation = mishformer_lens.instrument(make_model(Case(kind), **changes))
+    with pytest.raises(UnsupportedModelError, match=rf"{form}.*mishformer_lens\.instrument\(model\)"):
+        refuse_other_forms(instrumentation)
+    with pytest.raises(UnsupportedModelError):
+        HookedTransformer(make_model(Case(kind), **changes))
+    assert name in instrumentation.hook_points
+    refuse_other_forms(mishformer_lens.instrument(make_model(Case(kind))))
 
 
 def test_options(saved: Path) -> None:

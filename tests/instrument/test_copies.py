@@ -31,6 +31,30 @@ def test_a_deepcopy_is_hooked_by_itself(model: Any) -> None:
         assert_same(logits(duplicate), expected)
 
 
+def test_a_copy_of_a_model_that_was_observed_is_observed_by_itself(model: Any) -> None:
+    instrumentation = mishformer_lens.instrument(model)
+    with instrumentation.caching() as first:
+        logits(model)
+    with hooked(instrumentation.hook_points, {"blocks.0.attn.hook_z": zero}):
+        # With a hook on, what knows the hook points of the last cache is copied, too.
+        duplicate = copy.deepcopy(model)
+    theirs = mishformer_lens.instrument(duplicate)
+    with theirs.caching() as of_the_copy:
+        logits(model)
+        assert not of_the_copy
+        assert not any(point.listening for point in instrumentation.hook_points.values())
+        logits(duplicate)
+    assert not of_the_copy["blocks.0.attn.hook_z"].any()
+    with instrumentation.caching() as second:
+        logits(duplicate)
+        assert not second
+        logits(model)
+    assert list(second) == list(first)
+    for name, activation in first.items():
+        assert torch.equal(second[name], activation), name
+    assert not any(point.observers for point in (*theirs.hook_points.values(), *instrumentation.hook_points.values()))
+
+
 def test_hook_points_of_a_deepcopy_are_removed_by_themselves(kind: str, model: Any) -> None:
     plain = trace(make_model(Case(kind)))
     instrumentation = mishformer_lens.instrument(model)

@@ -14,6 +14,26 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import transformers
+from packaging.version import Version
+
+
+@dataclasses.dataclass(frozen=True)
+class Counterpart:
+    """The model that TransformerLens's own ``HookedTransformer`` computes as HuggingFace does, from a release on.
+
+    Attributes:
+        since: that release.
+        changes: the configuration fields in which the model is not as the kind has it.
+        called: what it is called. TransformerLens goes by the name where it has a template for it, and reads the
+            configuration of any other.
+        template: TransformerLens's fields in which the model is not as the template has it, beside its sizes; None
+            where there is no template.
+    """
+
+    since: str
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    called: str = "model"
+    template: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +48,10 @@ class Kind:
         d_head: the width of a head.
         parallel: whether attention and MLP read the same residual stream.
         shared_norm: whether one norm serves both.
-        norms: where norms stand: before attention and MLP, after them, or both.
+        norms: where norms stand: before attention and MLP, after them, or both; or in the residual stream, after what
+            these give was added.
+        final_norm: whether a norm stands behind the blocks.
+        embed_width: the width of the token embedding, where it is projected to the model's.
         query_key_norm: whether queries and keys are normalised: head by head, or all heads at once.
         norms_in_turn: whether queries are normalised before keys are projected.
         gated: whether the MLP is gated.
@@ -41,9 +64,8 @@ class Kind:
         rotated: how many numbers of each head are rotated by its position, in each layer; None: all of them.
         scaled_embedding: by what the token embedding is multiplied before the first block.
         attention_scale: by what products of queries and keys are multiplied; by default, the root of ``d_head``.
-        in_transformer_lens: the first release of TransformerLens whose ``HookedTransformer`` computes what such a model
-            does; None where none does.
-        where_it_is_right: the configuration fields that a model must have for that.
+        in_transformer_lens: what TransformerLens's own ``HookedTransformer`` computes as HuggingFace does, by release.
+        is_readable: whether TransformerLens can read the configuration as the installed transformers has it.
         d_mlp: how many neurons a layer has.
         embedding_norm: HuggingFace's name of a norm behind the token embedding, seen from the base model.
         stream_from_norms: whether the residual stream goes on from what comes of a norm, not from what goes into it.
@@ -53,6 +75,14 @@ class Kind:
             ``group``: for each key its queries, that key, its value.
         eager_differs: why eager attention computes something else than the release's kernels do.
         clipped: by what queries, keys and values are clipped behind their hook points.
+        experts: how many experts the mixtures have that stand in the place of MLPs; none where there are only MLPs.
+        choices: how many experts each token goes to.
+        choices_add_up: whether the weights of the chosen experts are scaled so that they add up to one.
+        d_expert: the width of an expert.
+        shared_expert: HuggingFace's name, seen from a mixture, of the expert that all tokens go to as well, if any.
+        d_shared: its width.
+        shared_first: whether it runs before the others.
+        dense: the layers that have an MLP all the same.
         norm: root mean square, whose ``hook_normalized`` comes before the gain; or layer norm, after gain and bias.
     """
 
@@ -63,7 +93,9 @@ class Kind:
     d_head: int = 8
     parallel: bool = False
     shared_norm: bool = False
-    norms: Literal["before", "after", "both"] = "before"
+    norms: Literal["before", "after", "both", "stream"] = "before"
+    final_norm: bool = True
+    embed_width: int | None = None
     query_key_norm: Literal["", "per head", "joined"] = ""
     norms_in_turn: bool = False
     gated: bool = True
@@ -84,19 +116,36 @@ class Kind:
     fused: Literal["part", "group"] = "part"
     eager_differs: str = ""
     clipped: float | None = None
+    experts: int = 0
+    choices: int = 2
+    choices_add_up: bool = True
+    d_expert: int = 0
+    shared_expert: str = ""
+    d_shared: int = 0
+    shared_first: bool = False
+    dense: tuple[int, ...] = ()
     norm: Literal["rms", "layer"] = "rms"
-    in_transformer_lens: str | None = None
-    where_it_is_right: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    in_transformer_lens: tuple[Counterpart, ...] = ()
+    is_readable: bool = True
 
     @property
     def scaling(self) -> float:
         """By what products of queries and keys are multiplied."""
         return self.d_head**-0.5 if self.attention_scale is None else self.attention_scale
 
+    def is_mixture(self, layer: int) -> bool:
+        """Whether a layer has a mixture of experts rather than an MLP."""
+        return bool(self.experts) and layer not in self.dense
+
     @property
     def exists(self) -> bool:
         """Whether the installed release has the family."""
         return is_offered(self.classes["config"])
+
+    def counterpart(self, release: Version) -> Counterpart | None:
+        """What a release of TransformerLens with a ``HookedTransformer`` gets right; None: nothing."""
+        fitting = [each for each in self.in_transformer_lens if Version(each.since) <= release]
+        return fitting[-1] if fitting else None
 
 
 MODULES: Mapping[str, str] = {

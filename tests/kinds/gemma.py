@@ -1,6 +1,6 @@
 """Gemma, with one head of keys and values, and biases."""
 
-from tests.kinds import Kind, names
+from tests.kinds import Counterpart, Kind, names
 
 KINDS = {
     "gemma": Kind(
@@ -10,5 +10,10 @@ KINDS = {
         key_value_heads=1,
         d_head=10,
         scaled_embedding=32**0.5,
+        in_transformer_lens=(
+            Counterpart(
+                "2.15", {"attention_bias": False}, called="google/gemma-2b", template={"act_fn": "gelu_pytorch_tanh"}
+            ),
+        ),
     ),
 }

@@ -1,6 +1,9 @@
 """Gemma2, with biases, a window in the first layer, and soft caps that are felt."""
 
-from tests.kinds import MODULES, Kind, names
+from tests.kinds import MODULES, Counterpart, Kind, names
+
+NAME = "google/gemma-2-2b"
+CAPS = {"attn_scale": 24**0.5, "attn_scores_soft_cap": 3.0, "output_logits_soft_cap": 5.0}
 
 KINDS = {
     "gemma2": Kind(
@@ -26,5 +29,9 @@ KINDS = {
         windows=(4, None),
         scaled_embedding=32**0.5,
         attention_scale=24**-0.5,
+        in_transformer_lens=(
+            Counterpart("2.15", {"attention_bias": False, "sliding_window": 64}, NAME, CAPS),
+            Counterpart("3.9", {"attention_bias": False}, NAME, {**CAPS, "window_size": 4}),
+        ),
     ),
 }

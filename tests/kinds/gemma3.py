@@ -1,6 +1,6 @@
 """Gemma3's text model, with biases, a window in the first layer, and rotations that are scaled in the second."""
 
-from tests.kinds import Kind
+from tests.kinds import Counterpart, Kind
 from tests.kinds.gemma2 import KINDS as GEMMA2
 
 KINDS = {
@@ -25,5 +25,19 @@ KINDS = {
         windows=(4, None),
         scaled_embedding=32**0.5,
         attention_scale=24**-0.5,
+        in_transformer_lens=(
+            Counterpart(
+                "3.2",
+                {"attention_bias": False},
+                "google/gemma-3-1b",
+                {
+                    "attn_scale": 24**0.5,
+                    "output_logits_soft_cap": 5.0,
+                    "window_size": 4,
+                    "attn_types": ["local", "global"],
+                    "rotary_scaling_factor": 2.0,
+                },
+            ),
+        ),
     ),
 }

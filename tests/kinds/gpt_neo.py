@@ -1,6 +1,6 @@
 """GPT-Neo: learned positions, scores that are not scaled, one layer with a window."""
 
-from tests.kinds import Kind, names
+from tests.kinds import Counterpart, Kind, names
 
 GPT_NEO = Kind(
     "gpt_neo",
@@ -23,6 +23,7 @@ GPT_NEO = Kind(
     # Its flash attention is not told of windows.
     like_flash={"window_size": 64},
     norm="layer",
+    in_transformer_lens=(Counterpart("2.15", {"intermediate_size": None}),),
     modules={
         "ln1": "ln_1",
         "ln2": "ln_2",

@@ -1,6 +1,6 @@
 """GPT-J: one norm before attention and MLP, half of each head rotated, in adjacent pairs."""
 
-from tests.kinds import Kind, names
+from tests.kinds import Counterpart, Kind, names
 
 GPTJ = Kind(
     "gptj",
@@ -12,6 +12,7 @@ GPTJ = Kind(
     gated=False,
     rotated=(4, 4),
     norm="layer",
+    in_transformer_lens=(Counterpart("2.15", {"n_inner": None}),),
     modules={
         "ln1": "ln_1",
         "q": "attn.q_proj",

@@ -1,6 +1,12 @@
-"""OPT: learned positions, an MLP that is no module, queries that are scaled before they are split into heads."""
+"""OPT: learned positions, an MLP that is no module, queries that are scaled before they are split into heads.
 
-from tests.kinds import Kind, names
+Two forms: norms before attention and MLP, as in OPT-125m, and in the residual stream, as in OPT-350m, whose token
+embedding is projected to the model's width and back. Some checkpoints of the first have no norm behind their blocks.
+"""
+
+import dataclasses
+
+from tests.kinds import Counterpart, Kind, names
 
 OPT = Kind(
     "opt",
@@ -28,4 +34,16 @@ OPT = Kind(
         "down": "fc2",
     },
 )
-KINDS = {"opt": OPT}
+KINDS = {
+    "opt": dataclasses.replace(OPT, in_transformer_lens=(Counterpart("2.15"),)),
+    "opt_350m": dataclasses.replace(
+        OPT,
+        fields={**OPT.fields, "do_layer_norm_before": False, "word_embed_proj_dim": 24},
+        norms="stream",
+        final_norm=False,
+        embed_width=24,
+    ),
+    "opt_without_final_norm": dataclasses.replace(
+        OPT, fields={**OPT.fields, "_remove_final_layer_norm": True}, final_norm=False
+    ),
+}

@@ -1,10 +1,11 @@
 """Phi: one norm before attention and MLP, part of each head rotated; with norms of queries and keys, and without."""
 
 import dataclasses
+import inspect
 
 from transformers.models.phi import modeling_phi
 
-from tests.kinds import Kind, names
+from tests.kinds import Counterpart, Kind, names
 
 PHI = Kind(
     "phi",
@@ -15,6 +16,7 @@ PHI = Kind(
     gated=False,
     rotated=(4, 4),
     norm="layer",
+    is_readable="partial_rotary_factor" in inspect.signature(modeling_phi.PhiConfig).parameters,
     modules={
         "ln1": "input_layernorm",
         "q": "self_attn.q_proj",
@@ -27,7 +29,12 @@ PHI = Kind(
 )
 
 KINDS = {
-    "phi": dataclasses.replace(PHI, fields={**PHI.fields, "num_key_value_heads": 4}, key_value_heads=4),
+    "phi": dataclasses.replace(
+        PHI,
+        fields={**PHI.fields, "num_key_value_heads": 4},
+        key_value_heads=4,
+        in_transformer_lens=(Counterpart("2.15"),),
+    ),
 }
 # Releases with an attention class per kernel normalise all heads at once by a norm for one, which fails.
 if "PHI_ATTENTION_CLASSES" not in vars(modeling_phi):

@@ -4,7 +4,7 @@ import inspect
 
 import transformers
 
-from tests.kinds import Kind, names, windows
+from tests.kinds import Counterpart, Kind, names, windows
 
 # Releases that do not know it for Phi-3 rotate the whole head, but for what they share with other families.
 _KNOWN = inspect.signature(transformers.Phi3Config).parameters.keys()
@@ -33,6 +33,10 @@ KINDS = {
         windows=windows("phi3", (5, 5)),
         rotated=(4, 4) if PARTIAL else None,
         modules=MODULES,
+        in_transformer_lens=(
+            Counterpart("2.15", {**dict.fromkeys(PARTIAL, 1.0), "sliding_window": None}),
+            Counterpart("3.9", dict.fromkeys(PARTIAL, 1.0)),
+        ),
     ),
     # Longer texts than 8 positions are rotated otherwise than shorter ones.
     "phi3_longrope": Kind(

@@ -1,6 +1,6 @@
 """Qwen3, with biases, a window in the second layer, and rotations that are scaled as YaRN does."""
 
-from tests.kinds import YARN_ROPE, Kind, names, windows
+from tests.kinds import YARN_ROPE, Counterpart, Kind, names, windows
 
 KINDS = {
     "qwen3": Kind(
@@ -18,5 +18,11 @@ KINDS = {
         query_key_norm="per head",
         norms_in_turn=True,
         windows=windows("qwen3", (None, 4)),
+        in_transformer_lens=(
+            Counterpart(
+                "3.2",
+                {"attention_bias": False, "use_sliding_window": False, "sliding_window": None, "rope_scaling": None},
+            ),
+        ),
     ),
 }

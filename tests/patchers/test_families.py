@@ -15,7 +15,7 @@ from mishformer_lens.compat.tables import ATTENTION
 from mishformer_lens.engine import as_edits, source_fingerprint
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.fingerprints import shapes_of, variant_of_release, verified
-from mishformer_lens.patchers.resolver import (
+from mishformer_lens.patchers.releases import (
     OLDEST_RELEASE,
     first_release_of,
     has_begun,

@@ -22,13 +22,8 @@ from mishformer_lens.errors import (
 )
 from mishformer_lens.patchers import resolver
 from mishformer_lens.patchers.installed import UNKNOWN_RELEASE, Source, installed_release, installed_source
-from mishformer_lens.patchers.resolver import (
-    ALLOW_UNVERIFIED_VARIABLE,
-    judge,
-    require,
-    resolve,
-    select_by_release,
-)
+from mishformer_lens.patchers.releases import select_by_release
+from mishformer_lens.patchers.resolver import ALLOW_UNVERIFIED_VARIABLE, judge, require, resolve
 from tests.patchers.made_up import (
     FAMILY,
     FIRST,

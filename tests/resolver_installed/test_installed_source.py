@@ -22,15 +22,8 @@ from mishformer_lens.errors import (
 )
 from mishformer_lens.patchers import FAMILIES, Family, Variant
 from mishformer_lens.patchers.installed import Source, installed_release, installed_source
-from mishformer_lens.patchers.resolver import (
-    ALLOW_UNVERIFIED_VARIABLE,
-    first_release_of,
-    has_begun,
-    judge,
-    require,
-    resolve,
-    select_by_release,
-)
+from mishformer_lens.patchers.releases import first_release_of, has_begun, select_by_release
+from mishformer_lens.patchers.resolver import ALLOW_UNVERIFIED_VARIABLE, judge, require, resolve
 from tests.sources import with_another_statement
 
 RELEASE = installed_release()
@@ -157,6 +150,8 @@ def test_the_switch_lets_a_person_hook_it(
 
 def test_a_moved_anchor_is_noticed_in_every_member(source: str, variant: Variant) -> None:
     for member, edits in as_edits(variant.edits).items():
+        if not edits:
+            continue  # it counts for what the source is, and nothing is changed in it
         moved = patch_source(source, {member: [Edit(edits[-1].before, "moved", edits[-1].count)]}).text
         assert member in [name for name, _, _ in failing_edits(moved, variant.edits)]
 
@@ -199,7 +194,7 @@ def test_a_family_that_the_installed_release_does_not_have_says_from_when_on() -
 
 def test_a_member_that_moved_fails_by_its_name(source: str, variant: Variant) -> None:
     """As attention moved into a function in 4.48."""
-    member = next(iter(variant.edits))
+    member = next(member for member, edits in variant.edits.items() if edits)
     name = member.rpartition(".")[2]
     moved = source.replace(f"def {name}(", f"def {name}_elsewhere(")
     errors = [str(error) for each, _, error in failing_edits(moved, variant.edits) if each == member]

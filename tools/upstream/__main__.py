@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mishformer_lens.patchers import FAMILIES
-from mishformer_lens.patchers.resolver import has_begun
+from mishformer_lens.patchers.releases import has_begun
 from tools.grid import ROOT
 from tools.upstream.compare import HOOKED, ComparisonError, compare, read_declared, read_run, report
 from tools.upstream.sdist import UpstreamError, fetch_sdist, unpack_tests, write_cases

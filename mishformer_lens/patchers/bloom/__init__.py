@@ -1,7 +1,7 @@
 """BLOOM: what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.parts import Attention, Block, Norm
+from mishformer_lens.patchers.parts import Attention, Block, Need, Norm
 
 FAMILY = Family(
     name="bloom",
@@ -18,6 +18,9 @@ FAMILY = Family(
     norm=Norm("layer", own=False),
     attention=Attention(rotary=False, qkv_layout="head part d_head", n_heads="num_heads"),
     block=Block(written_inside=("attn", "mlp")),
-    # Else slices of the weights take the place of the projections.
-    needs={"slow_but_exact": False},
+    needs={
+        "slow_but_exact": Need(
+            False, "slices of the weights take the place of the projections there, so that hooks would miss them"
+        )
+    },
 )

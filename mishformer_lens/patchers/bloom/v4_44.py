@@ -13,30 +13,17 @@ UNSUPPORTED = {
 }
 
 
-# The function that adds what attention and MLP write to the residual stream gets their hook point beside that.
-DROPOUT_ADD = {
-    "dropout_add": [
-        (
-            "out = residual + out",
-            """
-            residual, hook = residual
-            out = residual + hook(out)
-            """,
-        ),
-    ],
-}
-
-
 def written(hook: str, output: str) -> tuple[str, str]:
     """The edit of a part that adds ``output`` to the residual stream."""
     return (
         f"dropout_add({output}, residual, self.hidden_dropout, self.training)",
-        f"dropout_add({output}, (residual, self.{hook}), self.hidden_dropout, self.training)",
+        f"residual + self.{hook}(F.dropout({output}, p=self.hidden_dropout, training=self.training))",
     )
 
 
 EDITS = {
-    **DROPOUT_ADD,
+    # Nothing is edited in it, but what it computes is written out where it is called.
+    "dropout_add": [],
     "BloomAttention._reshape": [
         (
             f"fused_qkv[..., {part}, :].transpose(1, 2)",

@@ -1,7 +1,6 @@
 """Falcon, whose eager attention calls torch's fused kernel itself; flash attention has a class of its own."""
 
 from mishformer_lens.engine import Edit
-from mishformer_lens.patchers.bloom.v4_44 import DROPOUT_ADD
 
 CACHE_ARGUMENT = "past_key_values"
 CACHE_BY_PLACE = True
@@ -109,11 +108,19 @@ EDITS = {
     "FalconMLP.forward": [
         ("self.act(self.dense_h_to_4h(x))", "self.hook_post(self.act(self.hook_pre(self.dense_h_to_4h(x))))"),
     ],
-    **DROPOUT_ADD,
+    # Nothing is edited in it, but what it computes is written out where blocks that are not parallel call it.
+    "dropout_add": [],
     "FalconDecoderLayer.forward": [
         ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
         ("self.ln_attn(hidden_states)", "self.attention_inputs.normalize(self.ln_attn, hidden_states)"),
-        ("self.input_layernorm(hidden_states)", "self.attention_inputs.normalize(self.input_layernorm, hidden_states)"),
+        (
+            "attention_layernorm_out = self.input_layernorm(hidden_states)",
+            """
+            parallel = self.config.new_decoder_architecture or self.config.parallel_attn
+            may_edit = parallel and self.shared_norm.may_edit()
+            attention_layernorm_out = self.attention_inputs.normalize(self.input_layernorm, hidden_states)
+            """,
+        ),
         # Later, where the MLP's side begins.
         ("mlp_layernorm_out = self.ln_mlp(hidden_states)", ""),
         (
@@ -134,14 +141,14 @@ EDITS = {
                 if self.config.num_ln_in_parallel_attn == 2:
                     mlp_layernorm_out = self.ln_mlp(self.hook_mlp_in.copied(hidden_states))
             elif self.config.parallel_attn:
-                mlp_layernorm_out = self.shared_norm.for_mlp(self.input_layernorm, residual, attention_layernorm_out)
+                mlp_layernorm_out = self.shared_norm.for_mlp(
+                    self.input_layernorm, residual, attention_layernorm_out, may_edit
+                )
             else:
                 residual = self.hook_resid_mid(
-                    dropout_add(
-                        attention_output,
-                        (residual, self.hook_attn_out),
-                        self.config.attention_dropout,
-                        training=self.training,
+                    residual
+                    + self.hook_attn_out(
+                        F.dropout(attention_output, p=self.config.attention_dropout, training=self.training)
                     )
                 )
                 mlp_layernorm_out = self.post_attention_layernorm(self.hook_mlp_in.copied(residual))
@@ -149,19 +156,24 @@ EDITS = {
         ),
         (
             "mlp_layernorm_out = attention_layernorm_out",
-            "mlp_layernorm_out = self.shared_norm.for_mlp(self.input_layernorm, residual, attention_layernorm_out)",
+            """
+            mlp_layernorm_out = self.shared_norm.for_mlp(
+                self.input_layernorm, residual, attention_layernorm_out, may_edit
+            )
+            """,
         ),
         # Not in place: observers keep what the MLP gave.
         ("mlp_output += attention_output", "mlp_output = self.hook_mlp_out(mlp_output) + attention_output"),
         (
             "output = dropout_add(mlp_output, residual, self.config.hidden_dropout, training=self.training)",
             """
-            # Of parallel blocks, what attention and MLP write is dropped together.
-            parallel = self.config.new_decoder_architecture or self.config.parallel_attn
-            hook = (lambda out: out) if parallel else self.hook_mlp_out
-            output = self.hook_resid_post(
-                dropout_add(mlp_output, (residual, hook), self.config.hidden_dropout, training=self.training)
-            )
+            if self.config.new_decoder_architecture or self.config.parallel_attn:
+                output = dropout_add(mlp_output, residual, self.config.hidden_dropout, training=self.training)
+            else:
+                output = residual + self.hook_mlp_out(
+                    F.dropout(mlp_output, p=self.config.hidden_dropout, training=self.training)
+                )
+            output = self.hook_resid_post(output)
             """,
         ),
     ],

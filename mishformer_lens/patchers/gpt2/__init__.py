@@ -17,6 +17,8 @@ FAMILY = Family(
     norm=Norm("layer", own=False),
     attention=Attention(rotary=False, qkv_layout="part head d_head", n_heads="num_heads"),
     learned_positions=True,
+    cross_attention={"cross_attn": "crossattention", "ln2": "ln_cross_attn", "ln3": "ln_2"},
+    optional=("cross_attn",),
     drop_in=DropIn(
         embed="wte",
         pos_embed="wpe",

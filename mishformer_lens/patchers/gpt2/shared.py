@@ -37,6 +37,24 @@ BLOCK = {
     ],
 }
 
+
+def block(added: str) -> dict[str, list[tuple[str, str]]]:
+    """The edits of a block that calls ``added`` what its cross-attention gives."""
+    return {
+        "GPT2Block.forward": [
+            *BLOCK["GPT2Block.forward"][:1],
+            ("attn_output + residual", "self.hook_resid_mid(self.hook_attn_out(attn_output) + residual)"),
+            ("self.ln_cross_attn(hidden_states)", "self.ln_cross_attn(self.hook_cross_attn_in.copied(hidden_states))"),
+            (
+                f"residual + {added}",
+                f"self.hook_resid_mid_cross(residual + self.hook_cross_attn_out({added}))",
+            ),
+            ("self.ln_2(hidden_states)", "self.ln_2(self.hook_mlp_in.copied(hidden_states))"),
+            *BLOCK["GPT2Block.forward"][3:],
+        ],
+    }
+
+
 # The projections in and out, the same in every attention class and release.
 PROJECT_IN = ("self.c_attn(hidden_states)", "self.attention_inputs.project(self.c_attn, hidden_states)")
 PROJECT_OUT = ("self.c_proj(attn_output)", "self.head_results.project(self.c_proj, attn_output)")
@@ -65,19 +83,32 @@ Z = (
     "self.hook_z(attn_output).reshape(*attn_output.shape[:-2], -1)",
 )
 
-# Query, key and value, where the key and the value of self-attention are split into heads before the query is.
-SPLIT_QUERY_LAST = (
-    """
-    shape_q = (*query_states.shape[:-1], -1, self.head_dim)
-    query_states = query_states.view(shape_q).transpose(1, 2)
-    """,
-    """
-    shape_q = (*query_states.shape[:-1], -1, self.head_dim)
-    query_states = self.hook_q.heads_first(query_states.view(shape_q).transpose(1, 2))
-    key_states = self.hook_k.heads_first(key_states)
-    value_states = self.hook_v.heads_first(value_states)
-    """,
-)
+# Query, key and value, where key and value are split into heads before the query is. Those of cross-attention are
+# computed in the first pass and stay in the cache: each pass sees them, and an edit acts in its own pass.
+SPLIT_QUERY_LAST = [
+    (
+        """
+        shape_q = (*query_states.shape[:-1], -1, self.head_dim)
+        query_states = query_states.view(shape_q).transpose(1, 2)
+        """,
+        """
+        shape_q = (*query_states.shape[:-1], -1, self.head_dim)
+        query_states = self.hook_q.heads_first(query_states.view(shape_q).transpose(1, 2))
+        if not is_cross_attention:
+            key_states = self.hook_k.heads_first(key_states)
+            value_states = self.hook_v.heads_first(value_states)
+        """,
+    ),
+    (
+        'using_eager = self.config._attn_implementation == "eager"',
+        """
+        if is_cross_attention:
+            key_states = self.hook_k.heads_first(key_states, copy=True)
+            value_states = self.hook_v.heads_first(value_states, copy=True)
+        using_eager = self.config._attn_implementation == "eager"
+        """,
+    ),
+]
 
 # The choice of the attention function, by index and by method.
 CHOOSE_BY_INDEX = (

@@ -61,6 +61,6 @@ EDITS = {
         shared.PROJECT_OUT,
     ],
     **shared.MLP,
-    **shared.BLOCK,
+    **shared.block("attn_output"),
     **shared.MODEL,
 }

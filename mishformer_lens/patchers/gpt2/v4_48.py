@@ -25,6 +25,6 @@ EDITS = {
     "GPT2Attention._upcast_and_reordered_attn": shared.SCORES_AND_PATTERN,
     "GPT2Attention.forward": [shared.PROJECT_IN, SPLIT_HEADS, shared.CHOOSE_BY_INDEX, shared.Z, shared.PROJECT_OUT],
     **shared.MLP,
-    **shared.BLOCK,
+    **shared.block("attn_output"),
     **shared.MODEL,
 }

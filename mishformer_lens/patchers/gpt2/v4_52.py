@@ -19,4 +19,5 @@ EDITS = {
         shared.Z,
         shared.PROJECT_OUT,
     ],
+    **shared.block("cross_attn_output"),
 }

@@ -11,7 +11,7 @@ EDITS = {
     **v4_52.EDITS,
     "GPT2Attention.forward": [
         shared.PROJECT_IN,
-        shared.SPLIT_QUERY_LAST,
+        *shared.SPLIT_QUERY_LAST,
         shared.CHOOSE_BY_INDEX,
         shared.Z,
         shared.PROJECT_OUT,

@@ -1,6 +1,7 @@
 """Edits that the GPT-J variants have in common."""
 
 from mishformer_lens.patchers.llama_like.forms import INTO_HEADS
+from mishformer_lens.patchers.llama_like.parallel import RESIDUAL_PRE
 
 PROJECTIONS = [
     *INTO_HEADS,
@@ -24,14 +25,14 @@ def block(attn_output: str) -> dict[str, list[tuple[str, str]]]:
     """The edits of a block that calls what its attention gives ``attn_output``."""
     return {
         "GPTJBlock.forward": [
-            ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
+            RESIDUAL_PRE,
             ("self.ln_1(hidden_states)", "self.attention_inputs.normalize(self.ln_1, hidden_states)"),
             (
                 "feed_forward_hidden_states = self.mlp(hidden_states)",
                 f"""
                 {attn_output} = self.hook_attn_out({attn_output})
                 feed_forward_hidden_states = self.hook_mlp_out(
-                    self.mlp(self.shared_norm.for_mlp(self.ln_1, residual, hidden_states))
+                    self.mlp(self.shared_norm.for_mlp(self.ln_1, residual, hidden_states, may_edit))
                 )
                 """,
             ),

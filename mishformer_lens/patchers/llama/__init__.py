@@ -3,7 +3,7 @@
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms
 from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
-from mishformer_lens.patchers.parts import MLP, Norm
+from mishformer_lens.patchers.parts import MLP, Need, Norm
 
 FAMILY = Family(
     name="llama",
@@ -12,8 +12,13 @@ FAMILY = Family(
     norm=Norm("rms", own=True),
     attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
-    # Otherwise releases up to 4.46 project by slices of the weights.
-    needs={"pretraining_tp": 1},
+    needs={
+        "pretraining_tp": Need(
+            1,
+            "releases up to 4.46 then run code that hook points are not in, and project by slices of the weights. To "
+            "hook the model, set model.config.pretraining_tp to 1",
+        ),
+    },
     template="llama_like",
     prefix="Llama",
     forms=forms.LLAMA,

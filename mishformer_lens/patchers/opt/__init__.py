@@ -1,12 +1,7 @@
 """OPT: what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.parts import Attention, Norm
-
-_NORMS_BEHIND = (
-    "its norms stand behind attention and MLP and make the residual stream anew, so that ln1, ln2 and the residual "
-    "stream mean something else there than in TransformerLens, which refuses such models, too"
-)
+from mishformer_lens.patchers.parts import Attention, Block, Norm
 
 FAMILY = Family(
     name="opt",
@@ -23,8 +18,7 @@ FAMILY = Family(
     norm=Norm("layer", own=False),
     attention=Attention(rotary=False, n_heads="num_heads"),
     learned_positions=True,
-    refused={
-        ("do_layer_norm_before", False): _NORMS_BEHIND,
-        ("_remove_final_layer_norm", True): "it has no norm behind its blocks, so ln_final would never fire",
-    },
+    block=Block(norms_before="do_layer_norm_before"),
+    # Models with norms in the residual stream have none behind it.
+    optional=("ln_final",),
 )

@@ -1,14 +1,8 @@
 """Edits that the OPT variants have in common."""
 
-from mishformer_lens.engine import Edit
-
-# The other one of two is behind attention or MLP, in models that are refused.
+# Norms stand before attention and MLP, or after what these give was added to the residual stream.
 LAYER = {
     "OPTDecoderLayer.forward": [
-        (
-            "hidden_states = residual + hidden_states",
-            "hidden_states = self.hook_resid_mid(residual + self.hook_attn_out(hidden_states))",
-        ),
         # A statement that occurs twice at first: this edit takes one of them away.
         (
             """
@@ -18,17 +12,41 @@ LAYER = {
             "residual = hidden_states = hidden_states.reshape(-1, hidden_states.size(-1))",
         ),
         ("residual = hidden_states", "residual = hidden_states = self.hook_resid_pre(hidden_states)"),
-        Edit(
-            "self.self_attn_layer_norm(hidden_states)",
-            "self.attention_inputs.normalize(self.self_attn_layer_norm, hidden_states)",
-            count=2,
+        (
+            """
+            if self.do_layer_norm_before:
+                hidden_states = self.self_attn_layer_norm(hidden_states)
+            """,
+            """
+            if self.do_layer_norm_before:
+                hidden_states = self.attention_inputs.normalize(self.self_attn_layer_norm, hidden_states)
+            else:
+                hidden_states = self.attention_inputs.take(hidden_states)
+            """,
+        ),
+        (
+            "hidden_states = residual + hidden_states",
+            "hidden_states = residual + self.hook_attn_out(hidden_states)",
+        ),
+        (
+            "hidden_states_shape = hidden_states.shape",
+            """
+            hidden_states = self.hook_resid_mid(hidden_states)
+            hidden_states_shape = hidden_states.shape
+            """,
         ),
         # Norm and MLP get rows of all texts one after another. Hooks see the texts apart.
-        Edit(
-            "self.final_layer_norm(hidden_states)",
-            "self.final_layer_norm(self.hook_mlp_in.copied(hidden_states.view(hidden_states_shape)))"
-            ".view(hidden_states.shape)",
-            count=2,
+        (
+            """
+            if self.do_layer_norm_before:
+                hidden_states = self.final_layer_norm(hidden_states)
+            """,
+            """
+            hidden_states = self.hook_mlp_in.copied(hidden_states.view(hidden_states_shape))
+            if self.do_layer_norm_before:
+                hidden_states = self.final_layer_norm(hidden_states)
+            hidden_states = hidden_states.view(residual.shape)
+            """,
         ),
         (
             "self.activation_fn(hidden_states)",
@@ -37,9 +55,19 @@ LAYER = {
         ),
         (
             "(residual + hidden_states).view(hidden_states_shape)",
-            "self.hook_resid_post("
             "(residual + self.hook_mlp_out(hidden_states.view(hidden_states_shape)).view(residual.shape))"
-            ".view(hidden_states_shape))",
+            ".view(hidden_states_shape)",
+        ),
+        (
+            """
+            if not self.do_layer_norm_before:
+                hidden_states = self.final_layer_norm(hidden_states)
+            """,
+            """
+            if not self.do_layer_norm_before:
+                hidden_states = self.final_layer_norm(hidden_states)
+            hidden_states = self.hook_resid_post(hidden_states)
+            """,
         ),
     ],
 }

@@ -3,7 +3,7 @@
 import dataclasses
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import attention_classes, forms
+from mishformer_lens.patchers.llama_like import attention_classes, forms, parallel
 from mishformer_lens.patchers.llama_like.components import GROUPED_HEADS
 from mishformer_lens.patchers.parts import Block, Norm
 
@@ -35,18 +35,14 @@ FAMILY = Family(
             ("self.activation_fn(hidden_states)", "self.hook_post(self.activation_fn(self.hook_pre(hidden_states)))"),
         ],
         "DecoderLayer.forward": [
-            forms.RESIDUAL_PRE,
-            (
-                "self.input_layernorm(hidden_states)",
-                "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",
-            ),
+            *parallel.BEFORE_ATTENTION,
             ("self.resid_dropout(attn_outputs)", "self.hook_attn_out(self.resid_dropout(attn_outputs))"),
             (
                 "self.resid_dropout(self.mlp(hidden_states))",
                 """
                 self.hook_mlp_out(
                     self.resid_dropout(
-                        self.mlp(self.shared_norm.for_mlp(self.input_layernorm, residual, hidden_states))
+                        self.mlp(self.shared_norm.for_mlp(self.input_layernorm, residual, hidden_states, may_edit))
                     )
                 )
                 """,

@@ -4,23 +4,19 @@ import dataclasses
 
 from mishformer_lens.engine import Edit
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.llama_like import attention_classes, forms
+from mishformer_lens.patchers.llama_like import attention_classes, forms, parallel
 from mishformer_lens.patchers.llama_like.components import GROUPED_HEADS
 from mishformer_lens.patchers.parts import MLP, Block, Norm
 
 LAYER: list[Edit | tuple[str, str]] = [
-    forms.RESIDUAL_PRE,
-    (
-        "self.input_layernorm(hidden_states)",
-        "self.attention_inputs.normalize(self.input_layernorm, hidden_states)",
-    ),
+    *parallel.BEFORE_ATTENTION,
     Edit("self.dropout(mlp_output)", "self.hook_mlp_out(self.dropout(mlp_output))", count=2),
     # The parallel form.
     (
         "mlp_output = self.mlp(hidden_states)",
         """
         self_attn_output = self.hook_attn_out(self_attn_output)
-        mlp_output = self.mlp(self.shared_norm.for_mlp(self.input_layernorm, residual, hidden_states))
+        mlp_output = self.mlp(self.shared_norm.for_mlp(self.input_layernorm, residual, hidden_states, may_edit))
         """,
     ),
     (

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 
 from tests.kinds import Kind, kinds
-from tests.models import BATCH, D_MODEL, N_HEADS, N_LAYERS, POS
+from tests.models import BATCH, D_MODEL, N_HEADS, N_LAYERS, POS, Case
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,16 +15,23 @@ class Entry:
     """One hook point.
 
     Attributes:
-        shape: of the activation in a pass over BATCH x POS tokens.
+        shape: of the activation in a pass over BATCH x POS tokens; None for the number of tokens that chose an expert.
         sources: names of the activations that it is computed from.
         flagged: whether TransformerLens computes it only if a flag is set.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
     sources: tuple[str, ...]
     flagged: bool = False
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a shape is this one."""
+        return len(shape) == len(self.shape) and all(
+            expected in (None, found) for found, expected in zip(shape, self.shape, strict=True)
+        )
 
+
+SCORES = ("hook_attn_scores", "hook_pattern")
 INTO = ("what goes into the block",)
 COPIES = ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")
 
@@ -38,17 +45,19 @@ def contract(name: str) -> dict[str, Entry]:
     table |= {each: Entry((BATCH, POS, D_MODEL), tuple(table)) for each in stream}
     for layer in range(N_LAYERS):
         prefix = f"blocks.{layer}."
-        for each, entry in _block(kind).items():
+        for each, entry in _block(kind, layer).items():
             sources = stream if entry.sources == INTO else tuple(prefix + source for source in entry.sources)
             table[prefix + each] = dataclasses.replace(entry, sources=sources)
         stream = (f"{prefix}hook_resid_post",)
+    if not kind.final_norm:
+        return table
     return table | {
         "ln_final.hook_scale": Entry((BATCH, POS, 1), stream),
         "ln_final.hook_normalized": Entry((BATCH, POS, D_MODEL), (*stream, "ln_final.hook_scale")),
     }
 
 
-def _block(kind: Kind) -> dict[str, Entry]:
+def _block(kind: Kind, layer: int) -> dict[str, Entry]:
     groups, heads = kind.key_value_heads, N_HEADS
     stream = (BATCH, POS, D_MODEL)
     of_queries, of_keys = (BATCH, POS, heads, kind.d_head), (BATCH, POS, groups, kind.d_head)
@@ -56,14 +65,15 @@ def _block(kind: Kind) -> dict[str, Entry]:
     scores, neurons = (BATCH, heads, POS, POS), (BATCH, POS, kind.d_mlp)
     ungrouped = groups == heads
     shared = ("hook_attn_in",) if ungrouped else ()
-    normalized = ("ln1.hook_scale", "ln1.hook_normalized") if kind.norms != "after" else ()
+    before = kind.norms in ("before", "both")
+    normalized = ("ln1.hook_scale", "ln1.hook_normalized") if before else ()
     table = {"hook_resid_pre": Entry(stream, INTO)}
     if ungrouped:
         table["hook_attn_in"] = Entry(copies, ("hook_resid_pre",), flagged=True)
     for letter, shape in (("q", copies), ("k", fewer_copies), ("v", fewer_copies)):
         table[f"hook_{letter}_input"] = Entry(shape, ("hook_resid_pre", *shared), flagged=True)
     inputs = ("hook_resid_pre", *shared, "hook_q_input", "hook_k_input", "hook_v_input")
-    if kind.norms != "after":
+    if before:
         table |= _norm("ln1", inputs, stream)
     for letter, shape in (("q", of_queries), ("k", of_keys), ("v", of_keys)):
         sources = ("hook_resid_pre", *shared, f"hook_{letter}_input", *normalized)
@@ -82,7 +92,7 @@ def _block(kind: Kind) -> dict[str, Entry]:
     table["attn.hook_z"] = Entry(of_queries, attended)
     table["attn.hook_result"] = Entry(copies, ("attn.hook_z",), flagged=True)
     attention_out: tuple[str, ...] = ("attn.hook_z", "attn.hook_result")
-    after = {"before": None, "after": ("ln1", "ln2"), "both": ("ln1_post", "ln2_post")}[kind.norms]
+    after = {"after": ("ln1", "ln2"), "both": ("ln1_post", "ln2_post")}.get(kind.norms)
     if after is not None:
         table |= _norm(after[0], attention_out, stream)
         attention_out = (f"{after[0]}.hook_normalized",)
@@ -91,25 +101,58 @@ def _block(kind: Kind) -> dict[str, Entry]:
     if not kind.parallel:
         middle = "hook_resid_mid"
         goes_on = "ln1.hook_normalized" if kind.stream_from_norms else "hook_resid_pre"
-        table[middle] = Entry(stream, (goes_on, "hook_attn_out"))
+        added: tuple[str, ...] = (goes_on, "hook_attn_out")
+        if kind.norms == "stream":
+            table |= _norm("ln1", added, stream)
+            added = ("ln1.hook_scale", "ln1.hook_normalized")
+        table[middle] = Entry(stream, added)
     table["hook_mlp_in"] = Entry(stream, (middle,), flagged=True)
     mlp_input: tuple[str, ...] = (middle, "hook_mlp_in")
-    if kind.norms != "after":
+    if before:
         table |= _norm("ln2", mlp_input, stream)
         mlp_input = ("ln2.hook_normalized",)
-    table["mlp.hook_pre"] = Entry(neurons, mlp_input)
-    if kind.gated:
-        table["mlp.hook_pre_linear"] = Entry(neurons, mlp_input)
-    table["mlp.hook_post"] = Entry(neurons, ("mlp.hook_pre", *(["mlp.hook_pre_linear"] if kind.gated else [])))
     mlp_out: tuple[str, ...] = ("mlp.hook_post",)
+    if kind.is_mixture(layer):
+        mixture = _mixture(kind, mlp_input)
+        table |= mixture
+        mlp_out = tuple(mixture)
+    else:
+        table |= _mlp("mlp", kind, neurons, mlp_input)
     if after is not None:
         table |= _norm(after[1], mlp_out, stream)
         mlp_out = (f"{after[1]}.hook_normalized",)
     table["hook_mlp_out"] = Entry(stream, mlp_out)
     goes_on = "ln2.hook_normalized" if kind.stream_from_norms else "hook_resid_mid"
     into = (goes_on,) if not kind.parallel else ("hook_resid_pre", "hook_attn_out")
-    table["hook_resid_post"] = Entry(stream, (*into, "hook_mlp_out"))
+    into = (*into, "hook_mlp_out")
+    if kind.norms == "stream":
+        table |= _norm("ln2", into, stream)
+        into = ("ln2.hook_scale", "ln2.hook_normalized")
+    table["hook_resid_post"] = Entry(stream, into)
     return table
+
+
+def _mlp(name: str, kind: Kind, shape: tuple[int, ...], sources: tuple[str, ...]) -> dict[str, Entry]:
+    into = [f"{name}.hook_pre", *([f"{name}.hook_pre_linear"] if kind.gated else [])]
+    return {**{each: Entry(shape, sources) for each in into}, f"{name}.hook_post": Entry(shape, tuple(into))}
+
+
+def _mixture(kind: Kind, sources: tuple[str, ...]) -> dict[str, Entry]:
+    """Experts, of which each token goes to some; and one to which all go, where there is such."""
+    tokens = BATCH * POS
+    routed = {
+        "mlp.hook_expert_weights": Entry((tokens, kind.experts), sources),
+        "mlp.hook_expert_indices": Entry((tokens, kind.choices), ("mlp.hook_expert_weights",)),
+    }
+    rows = (None, kind.d_expert)
+    for number in range(kind.experts):
+        gate, pre, post = (f"mlp.experts.{number}.{hook}" for hook in ("hook_gate", "hook_pre", "hook_post"))
+        routed[gate] = routed[pre] = Entry(rows, (*sources, "mlp.hook_expert_indices"))
+        routed[post] = Entry(rows, (gate, pre))
+    if not kind.shared_expert:
+        return routed
+    shared = _mlp(f"mlp.{kind.shared_expert}", kind, (tokens, kind.d_shared), sources)
+    return {**shared, **routed} if kind.shared_first else {**routed, **shared}
 
 
 def _query_key_norm(kind: Kind, letter: str, shape: tuple[int, ...]) -> dict[str, Entry]:
@@ -131,6 +174,20 @@ def unflagged(kind: str) -> list[str]:
     return [name for name, entry in contract(kind).items() if not entry.flagged]
 
 
+def of_one_block(case: Case) -> list[str]:
+    """The hook points outside of the blocks and in one of them, where a pass for each of them all takes too long.
+
+    The first block under eager attention and the last under a kernel: layers differ in some families.
+    """
+    layer = 0 if case.attention == "eager" else N_LAYERS - 1
+    return [name for name in contract(case.kind) if block_of(name) in ("", f"blocks.{layer}.")]
+
+
+def leaves_a_kernel(name: str, attention: str) -> bool:
+    """Whether a layer leaves a kernel while somebody looks at a hook point. With eager attention experts are eager."""
+    return attention != "eager" and (name.endswith(SCORES) or ".mlp.experts." in name)
+
+
 def block_of(name: str) -> str:
     """``blocks.1.`` for a name in the second block; nothing for a name outside the blocks."""
     return ".".join(name.split(".")[:2]) + "." if name.startswith("blocks.") else ""
@@ -149,7 +206,7 @@ def reached_from(kind: str, edited: str) -> set[str]:
         if carrying & set(entry.sources):
             reached.add(name)
             # A norm before attention runs once for each of query, key and value: only one of the three changes.
-            thrice = is_split_input(edited) and kinds()[kind].norms != "after"
+            thrice = is_split_input(edited) and kinds()[kind].norms in ("before", "both")
             if not (thrice and name.startswith(f"{block_of(edited)}ln1.")):
                 carrying.add(name)
     return reached - {edited}

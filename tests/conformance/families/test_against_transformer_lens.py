@@ -1,88 +1,82 @@
 """Every activation, plain and after an edit of each hook point, is what TransformerLens's own class computes.
 
-Where TransformerLens has the family and computes what HuggingFace does; its configuration is the one that it reads off
-HuggingFace's by itself.
+Where the installed TransformerLens has the family and computes what HuggingFace does; elsewhere, golden values of a
+release that does stand in for it.
 """
-
-import importlib.metadata
-import warnings
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from packaging.version import Version
 
 import mishformer_lens
+from tests.conformance.families import golden
 from tests.conformance.families.conftest import here
 from tests.conformance.families.contract import unflagged
+from tests.conformance.families.transformer_lens import (
+    CLOSE,
+    carried,
+    edits,
+    hf_model,
+    names,
+    reference,
+    run_hooked,
+    run_reference,
+)
+from tests.conformance.golden import HIDDEN, UNEDITED
 from tests.kinds import kinds
-from tests.models import Case, make_model, make_tokens
-from tests.recording import Values, assert_close, hooked, recorded
-
-RELEASE = importlib.metadata.version("transformer-lens")
-CLOSE = {"rtol": 1e-3, "atol": 3e-5}
-UNEDITED = ""
+from tests.recording import assert_close
 
 
-def _kinds() -> list[str]:
-    """The kinds that the installed TransformerLens computes rightly; from 4.0 on it has no class of its own."""
-    if Version(RELEASE) >= Version("4"):
-        return []
-    since = {name: kinds()[name].in_transformer_lens for name in here()}
-    return [name for name, first in since.items() if first is not None and Version(first) <= Version(RELEASE)]
-
-
-def reference(hf_model: Any, folder: Path) -> Any:
-    """TransformerLens's ``HookedTransformer`` with the same weights, not processed."""
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-    from transformer_lens import loading_from_pretrained as loading
-
-    hf_model.config.architectures = [type(hf_model).__name__]
-    hf_model.config.save_pretrained(folder)
-    fields = loading.convert_hf_model_config(str(folder))
-    cfg = HookedTransformerConfig.from_dict(
-        {**fields, "device": "cpu", "tokenizer_name": None, "normalization_type": "RMS"}
-    )
-    model = HookedTransformer(cfg)
-    state = loading.get_pretrained_state_dict(str(folder), cfg, hf_model=hf_model)
-    model.load_state_dict({name: value.detach().clone() for name, value in state.items()}, strict=False)
-    return model.eval()
-
-
-def run(model: Any, points: Any, names: list[str], edited: str) -> Values:
-    """One pass: every activation as hooks leave it, and the logits."""
-
-    def edit(activation: torch.Tensor, hook: Any) -> torch.Tensor:
-        return activation * 0.5
-
-    edits = {edited: edit} if edited != UNEDITED else {}
-    with torch.no_grad(), hooked(points, edits), recorded(points, names) as values:
-        output = model(make_tokens())
-    values["logits"].append(output if isinstance(output, torch.Tensor) else output.logits)
-    return values
-
-
-@pytest.mark.parametrize("kind", _kinds())
-def test_every_edit_does_what_it_does_in_transformer_lens(kind: str, tmp_path: Path) -> None:
-    form = kinds()[kind]
-    model = make_model(Case(kind), **form.where_it_is_right)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TransformerLens's own
-        theirs = reference(model, tmp_path)
+@pytest.mark.parametrize("kind", carried())
+def test_every_edit_does_what_it_does_in_transformer_lens(kind: str) -> None:
+    model = hf_model(kind)
     points = mishformer_lens.instrument(model).hook_points
-    names = unflagged(kind)
-    for edited in (UNEDITED, *names):
-        expected = run(theirs, theirs.hook_dict, names, edited)
-        found = run(model, points, names, edited)
+    for edited in edits(kind):
+        seen = names(kind, edited)
+        expected, found = run_reference(kind, edited, seen), run_hooked(model, points, edited, seen)
         assert found.keys() == expected.keys()
-        for name, (value,) in found.items():
-            # Its first norm runs once for each of query, key and value.
-            other = expected[name][0]
+        for name, value in found.items():
+            other = expected[name].reshape(value.shape)
             if name.endswith("hook_attn_scores"):
                 # HuggingFace masks with the smallest number, TransformerLens with minus infinity.
-                seen = other > -1e4
-                value, other = value[seen], other[seen]
-            if value.shape != other.shape:
-                other = other.reshape(value.shape)
-            assert_close(value, other, f"{edited}: {name}", **CLOSE)
+                visible = other > HIDDEN
+                assert torch.equal(visible, value > HIDDEN)
+                value, other = value[visible], other[visible]
+            if not torch.allclose(value, other, CLOSE["rtol"], CLOSE["atol"]):
+                assert_close(value, other, f"{edited}: {name}", **CLOSE)
+
+
+@pytest.mark.parametrize("kind", carried())
+def test_hook_points_fire_in_the_order_of_transformer_lens(kind: str) -> None:
+    fired = run_reference(kind, UNEDITED, list(reference(kind).hook_dict))
+    # From 3.0 on, there are hook points before and after the unembedding.
+    found = [name for name in fired if not name.startswith("unembed.") and name != "logits"]
+    assert set(found) == set(unflagged(kind))
+    assert [name for name in found if not is_turned(name)] == [name for name in unflagged(kind) if not is_turned(name)]
+
+
+def is_turned(name: str) -> bool:
+    """Whether a hook point is of a norm that HuggingFace may compute before the next projection, and nobody else."""
+    return ".q_norm." in name or ".k_norm." in name
+
+
+def stood_in_for() -> list[str]:
+    """The kinds that the installed TransformerLens does not carry, and another release does."""
+    return [name for name in here() if kinds()[name].in_transformer_lens and name not in carried()]
+
+
+@pytest.mark.parametrize("kind", stood_in_for())
+def test_every_edit_does_what_golden_values_say(kind: str) -> None:
+    model = hf_model(kind, golden.release_of(kind))
+    points = mishformer_lens.instrument(model).hook_points
+    values = golden.sample(kind, lambda edited, seen: run_hooked(model, points, edited, seen))
+    golden.assert_close(kind, values)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in carried() if golden.is_made_here(kind)])
+def test_golden_values_are_those_of_transformer_lens(kind: str) -> None:
+    golden.assert_close(kind, golden.sample(kind, lambda edited, seen: run_reference(kind, edited, seen)))
+
+
+@pytest.mark.parametrize("kind", [name for name in here() if kinds()[name].in_transformer_lens])
+def test_an_edit_that_is_not_made_would_be_noticed(kind: str) -> None:
+    golden.assert_edits_are_felt(kind)

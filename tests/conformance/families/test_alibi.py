@@ -29,9 +29,9 @@ WITH_BIASES = [each for each in cases("eager", "sdpa", dtypes=(torch.float32,)) 
 
 def model_with(case: Case, n_heads: int) -> Any:
     """A model of that kind, with as many heads of the usual width."""
-    names: dict[str, Any] = dict.fromkeys(("hidden_size", "d_model"), 8 * n_heads)
-    names |= dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), n_heads)
-    return make_model(case, "causal", **names).requires_grad_(False)
+    width = dict.fromkeys(("hidden_size", "d_model"), 8 * n_heads)
+    changes: dict[str, Any] = width | dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), n_heads)
+    return make_model(case, **changes).requires_grad_(False)
 
 
 def expected_scores(form: Kind, cache: Any, key: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

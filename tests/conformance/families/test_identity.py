@@ -8,11 +8,10 @@ import torch
 
 import mishformer_lens
 from tests import capabilities
-from tests.conformance.families.contract import contract
+from tests.conformance.families.contract import contract, leaves_a_kernel
 from tests.models import BATCH, POS, Case, left_padding, make_model, make_tokens
 from tests.recording import assert_same
 
-SCORES = ("hook_attn_scores", "hook_pattern")
 LONG = 12
 """More positions than any kind's sliding window has."""
 
@@ -49,8 +48,8 @@ def everything(model: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def observed(instrumentation: mishformer_lens.Instrumentation, case: Case) -> Iterator[set[str]]:
-    """Observe all that leaves the attention kernel alone; yields the names of what was seen."""
-    names = [name for name in contract(case.kind) if case.attention == "eager" or not name.endswith(SCORES)]
+    """Observe all that leaves the layers' kernels alone; yields the names of what was seen."""
+    names = [name for name in contract(case.kind) if not leaves_a_kernel(name, case.attention)]
     seen: set[str] = set()
     with instrumentation.observing(dict.fromkeys(names, lambda activation, hook: seen.add(hook.name))):
         yield seen

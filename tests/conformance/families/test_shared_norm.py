@@ -1,7 +1,9 @@
 """One norm serves attention and MLP, and has two names: each of them reaches its own side, and the norm runs once."""
 
+from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from tests.conformance.families.conftest import here
 from tests.conformance.families.contract import unflagged
 from tests.conformance.families.test_values import blocks_of
 from tests.kinds import kinds
-from tests.models import Case, make_model, make_tokens
+from tests.models import DEVICE, Case, make_model, make_tokens
 from tests.recording import assert_same, hooked, recorded
 
 NAMES = ("hook_mlp_in", "ln2.hook_scale", "ln2.hook_normalized", "ln1.hook_scale", "ln1.hook_normalized")
@@ -75,3 +77,43 @@ def test_gradients_reach_either_side_by_its_own_name(shared: str) -> None:
     one, other = (gradients[name] for name in names)
     assert one.shape == other.shape
     assert not torch.allclose(one, other)
+
+
+def test_an_edit_of_a_hook_that_takes_itself_off_stays_on_its_side(shared: str) -> None:
+    model = make_model(Case(shared))
+    points = mishformer_lens.instrument(model).hook_points
+    sides = {"ln1": "blocks.0.mlp.hook_pre", "ln2": "blocks.0.attn.hook_q"}
+    with recorded(points, sides.values()) as plain:
+        model(make_tokens())
+
+    def edit_once(activation: torch.Tensor, hook: Any) -> torch.Tensor:
+        hook.remove_hooks()
+        return activation * 1.25
+
+    for norm, other_side in sides.items():
+        for hook in ("hook_scale", "hook_normalized"):
+            points[f"blocks.0.{norm}.{hook}"].add_hook(edit_once)
+            with recorded(points, sides.values()) as found:
+                model(make_tokens())
+            assert_same(found[other_side], plain[other_side], f"{norm}.{hook}")
+            own_side = sides["ln2" if norm == "ln1" else "ln1"]
+            assert not torch.equal(found[own_side][0], plain[own_side][0])
+
+
+@pytest.mark.parametrize("where", ["cpu", "disk"])
+def test_hooks_on_either_side_act_where_weights_are_offloaded(shared: str, where: str, tmp_path: Path) -> None:
+    model, offloaded = make_model(Case(shared)), make_model(Case(shared))
+    if where == "cpu":
+        offloaded = accelerate.cpu_offload(offloaded, execution_device=DEVICE)
+    else:
+        offloaded = accelerate.disk_offload(offloaded, str(tmp_path), execution_device=DEVICE)
+    points, others = (mishformer_lens.instrument(each).hook_points for each in (model, offloaded))
+    watched = ["blocks.0.attn.hook_q", "blocks.0.mlp.hook_pre", "blocks.1.hook_resid_post"]
+    for name in NAMES:
+        full = f"blocks.0.{name}"
+        for hooks in ({}, {full: lambda activation, hook: activation * 1.25}):
+            with torch.no_grad(), hooked(points, hooks), recorded(points, [full, *watched]) as expected:
+                model(make_tokens())
+            with torch.no_grad(), hooked(others, hooks), recorded(others, [full, *watched]) as found:
+                offloaded(make_tokens())
+            assert_same(dict(found), dict(expected), name)

@@ -15,6 +15,7 @@ from tests.models import BATCH, N_HEADS, N_LAYERS, Case, make_model, make_tokens
 from tests.recording import assert_close
 
 LONG = 12
+OF_MLPS = ("gate", "up", "down", "gate_up", "in")
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
 
 
@@ -29,10 +30,16 @@ def base_of(model: Any, kind: Kind) -> Any:
     return base
 
 
+def roles(kind: Kind, layer: int) -> dict[str, str]:
+    """HuggingFace's names of the modules of a layer that are watched, by what they do."""
+    mixture = kind.is_mixture(layer)
+    return {role: path for role, path in kind.modules.items() if not (mixture and role in OF_MLPS)}
+
+
 def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, ...]]) -> None:
     """Let torch's own hooks note what goes into the modules of a plain model, and what comes out."""
     for layer, block in enumerate(blocks):
-        for role, path in kind.modules.items():
+        for role, path in roles(kind, layer).items():
 
             def note(
                 module: Any, arguments: Any, named: Mapping[str, Any], output: Any, key: str = f"{layer}.{role}"
@@ -62,6 +69,9 @@ def test_values(kind: str) -> None:
     if form.embedding_norm:
         embedded = base_of(plain, form).get_submodule(form.embedding_norm)(embedded)
         assert torch.equal(cache["embed.ln.hook_normalized"], embedded)
+    if form.embed_width is not None:
+        assert embedded.shape[-1] == form.embed_width
+        embedded = embedded @ plain.model.decoder.project_in.weight.T
     scale = form.scaled_embedding if embedded.shape == output.hidden_states[0].shape else 1.0
     if torch.allclose(embedded, output.hidden_states[0]):
         scale = 1.0  # its embedding multiplies by itself
@@ -69,7 +79,7 @@ def test_values(kind: str) -> None:
     if form.learned_positions:
         assert torch.equal(cache["hook_embed"] + cache["hook_pos_embed"], output.hidden_states[0])
     for layer in range(N_LAYERS):
-        check_block(form, cache, layer, {role: seen[f"{layer}.{role}"] for role in form.modules}, output)
+        check_block(form, cache, layer, {role: seen[f"{layer}.{role}"] for role in roles(form, layer)}, output)
     check_norms(form, cache)
 
 
@@ -80,7 +90,7 @@ def check_norms(form: Kind, cache: Mapping[str, torch.Tensor]) -> None:
             mean_square = cache[name].pow(2).mean(-1)
             assert_close(mean_square, torch.ones_like(mean_square), name, rtol=1e-3, atol=1e-3)
     last = cache[f"blocks.{N_LAYERS - 1}.hook_resid_post"]
-    if form.norm == "rms":
+    if form.norm == "rms" and form.final_norm:
         whole = cache["ln_final.hook_normalized"] * cache["ln_final.hook_scale"]
         assert_close(whole, last, "ln_final", **CLOSE)
 
@@ -127,10 +137,20 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
     for post, out in (("ln1_post", "hook_attn_out"), ("ln2_post", "hook_mlp_out")):
         if post in seen:
             assert torch.equal(at(out), seen[post][1]), out
-    if form.gated and "gate" in seen:
+    if "gate" in seen:
         assert torch.equal(at("mlp.hook_pre"), seen["gate"][1])
         assert torch.equal(at("mlp.hook_pre_linear"), seen["up"][1])
-    assert torch.equal(at("mlp.hook_post"), seen["down"][0])
+    if not form.is_mixture(layer):
+        assert torch.equal(at("mlp.hook_post"), seen["down"][0])
+    if form.norms == "stream":
+        for norm, added, stream in (
+            ("ln1", at("hook_resid_pre") + at("hook_attn_out"), "hook_resid_mid"),
+            ("ln2", at("hook_resid_mid") + at("hook_mlp_out"), "hook_resid_post"),
+        ):
+            assert torch.equal(added, seen[norm][0]), norm
+            assert torch.equal(at(stream), seen[norm][1]), stream
+        assert torch.equal(at("hook_mlp_in"), at("hook_resid_mid"))
+        return
     goes_on = at("ln1.hook_normalized" if form.stream_from_norms else "hook_resid_pre")
     parts = goes_on + at("hook_attn_out")
     if not form.parallel:

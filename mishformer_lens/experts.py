@@ -1,0 +1,163 @@
+"""Hook points inside the experts of a mixture, and what it takes to see them.
+
+Where all experts are one module, fused kernels may compute them. While somebody looks into one of them, their layer
+computes them one after another instead: HuggingFace's own eager code.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mishformer_lens.errors import EagerFallbackWarning, HookShapeError
+from mishformer_lens.hooks import HookGroup, HookPoint
+from mishformer_lens.patchers import Family
+from mishformer_lens.patchers.contract import EXPERT_HOOKS, EXPERTS
+from mishformer_lens.patchers.family import ROUTER
+
+if TYPE_CHECKING:
+    from mishformer_lens.lending import Place
+
+
+class ExpertHooks(HookGroup):
+    """``mlp.experts.{e}.hook_gate``, ``hook_pre`` and ``hook_post`` of all experts of one block.
+
+    Their activations have a row for each token that chose the expert: those whose first choice it is, in the order of
+    the tokens, then those whose second choice it is, and so on. An expert that no token chose has no rows.
+
+    Args:
+        points: expert by expert its three hook points, in the order in which they fire.
+        place: where the live experts stand, whose own code runs while nobody looks into them.
+    """
+
+    def __init__(self, points: Iterable[tuple[HookPoint, ...]], place: "Place") -> None:
+        self.points = tuple(points)
+        self.place = place
+        super().__init__(*(point for each in self.points for point in each))
+
+    def are_looked_into(self, implementation: str | None) -> bool:
+        """Whether experts are to be computed one after another, for a hook that is inside one of them.
+
+        Args:
+            implementation: how they are computed else.
+        """
+        if not (self.listening and self.is_active()):
+            return False
+        if implementation not in (None, "eager"):
+            warnings.warn(
+                f"a hook is inside an expert: its layer computes its experts one after another while it is on, because "
+                f"experts_implementation {implementation!r} computes them together. Other layers go on as they do.",
+                EagerFallbackWarning,
+                stacklevel=3,
+            )
+        return True
+
+    def unseen(self, module: nn.Module) -> Callable[..., Any]:
+        """The forward that the experts have while nobody looks into them."""
+        original: Any = self.place.loan.lent.original
+        return functools.partial(original.forward, module)
+
+    def each(self, hit: Any, like: torch.Tensor, d_mlp: int) -> Any:
+        """``hit``, the numbers of experts that have tokens; on the way, hook points of the others see no rows.
+
+        Args:
+            like: has the type and the device of activations.
+            d_mlp: the width of an expert.
+        """
+        return self._each(hit, like.new_empty(0, d_mlp)) if self.listening and self.is_active() else hit
+
+    def _each(self, hit: Iterable[Any], nothing: torch.Tensor) -> Iterator[Any]:
+        reached = 0
+        for number in hit:
+            self._pass_by(reached, int(number), nothing)
+            reached = int(number) + 1
+            yield number
+        self._pass_by(reached, len(self.points), nothing)
+
+    def _pass_by(self, first: int, end: int, nothing: torch.Tensor) -> None:
+        for points in self.points[first:end]:
+            for point in points:
+                point(nothing)
+
+    def gate(self, expert: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
+        """``hook_gate`` of an expert ``[token, d_mlp]``: what the activation function gets."""
+        return self._hooked(0, expert, activation)
+
+    def pre(self, expert: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
+        """``hook_pre`` of an expert ``[token, d_mlp]``: what the gate multiplies."""
+        return self._hooked(1, expert, activation)
+
+    def post(self, expert: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
+        """``hook_post`` of an expert ``[token, d_mlp]``: what is projected back."""
+        return self._hooked(2, expert, activation)
+
+    def _hooked(self, hook: int, expert: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
+        hooked: torch.Tensor = self.points[int(expert)][hook](activation)
+        return hooked
+
+
+class Routing:
+    """``hook_expert_indices``, which an edit may give the numbers of experts that there are.
+
+    Args:
+        n_experts: how many there are.
+    """
+
+    def __init__(self, hook_expert_indices: HookPoint, n_experts: int) -> None:
+        self.hook_expert_indices = hook_expert_indices
+        self.n_experts = n_experts
+
+    def chosen(self, indices: torch.Tensor) -> torch.Tensor:
+        """``indices`` ``[batch * pos, choice]`` of the experts that each token goes to, as hooks leave them.
+
+        The weights stay those of the experts that were chosen before.
+
+        Raises:
+            HookShapeError: a hook returned something else than numbers of experts.
+        """
+        if not (self.hook_expert_indices.may_edit() and self.hook_expert_indices.is_active()):
+            seen: torch.Tensor = self.hook_expert_indices(indices)
+            return seen
+        edited: torch.Tensor = self.hook_expert_indices(indices)
+        if edited.dtype != indices.dtype:
+            found = f"numbers of {edited.dtype}, where they are of {indices.dtype}"
+        elif not torch.compiler.is_compiling() and bool(((edited < 0) | (edited >= self.n_experts)).any()):
+            found = f"numbers from {int(edited.min())} to {int(edited.max())}"
+        else:
+            return edited
+        raise HookShapeError(
+            f"a hook on {self.hook_expert_indices.name} chose experts by {found}. Return the numbers of experts, of "
+            f"{indices.dtype} and from 0 to {self.n_experts - 1}, or None to leave them as they are."
+        )
+
+
+def helpers_of_experts(
+    points: Mapping[str, HookPoint], family: Family, place: "Place", n_experts: int
+) -> dict[str, object]:
+    """The helpers that a part carries for the experts of its block: name to helper."""
+    if not n_experts:
+        return {}
+    helpers: dict[str, object] = {}
+    router = ROUTER if ROUTER in family.components else "mlp"
+    if place.part == router:
+        indices = points[f"blocks.{place.layer}.mlp.hook_expert_indices"]
+        helpers["routing"] = Routing(indices, n_experts)
+    if place.part == ("mlp" if family.has_expert_modules else EXPERTS):
+        inside = (
+            tuple(points[f"blocks.{place.layer}.{EXPERTS}.{number}.{hook}"] for hook in EXPERT_HOOKS)
+            for number in range(n_experts)
+        )
+        helpers["expert_hooks"] = ExpertHooks(inside, place)
+    return helpers
+
+
+def number_of_experts(mlp: nn.Module | None) -> int:
+    """How many experts a block's live MLP or mixture has."""
+    experts = None if mlp is None else mlp._modules.get("experts")
+    if isinstance(experts, nn.ModuleList):
+        return len(experts)
+    # What is no such module of the family's own is refused.
+    return 0 if experts is None else int(vars(experts).get("num_experts", 0))

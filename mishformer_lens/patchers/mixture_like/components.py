@@ -1,0 +1,9 @@
+"""What descriptions of families with mixtures of experts have in common: what they call the parts of a mixture."""
+
+from mishformer_lens.patchers.llama_like.components import COMPONENTS
+
+MIXTURE = {**COMPONENTS, "mlp.router": "mlp.gate", "mlp.experts": "mlp.experts"}
+"""TransformerLens's name of a part to HuggingFace's, in releases where all experts are one module."""
+
+PARTS = ("mlp.router", "mlp.experts")
+"""What blocks with an MLP lack, and blocks of releases where the mixture does all by itself."""
