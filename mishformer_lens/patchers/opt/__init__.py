@@ -1,7 +1,7 @@
 """OPT: what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.parts import Attention, Norm
+from mishformer_lens.patchers.parts import Attention, DropIn, Norm
 
 _NORMS_BEHIND = (
     "its norms stand behind attention and MLP and make the residual stream anew, so that ln1, ln2 and the residual "
@@ -23,6 +23,17 @@ FAMILY = Family(
     norm=Norm("layer", own=False),
     attention=Attention(rotary=False, n_heads="num_heads"),
     learned_positions=True,
+    drop_in=DropIn(
+        embed="embed_tokens",
+        pos_embed="embed_positions",
+        first_position=2,
+        counts_positions=True,
+        qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        output="self_attn.out_proj",
+        mlp_in="fc1",
+        mlp_out="fc2",
+        config={"act_fn": "activation_function", "initializer_range": "init_std"},
+    ),
     refused={
         ("do_layer_norm_before", False): _NORMS_BEHIND,
         ("_remove_final_layer_norm", True): "it has no norm behind its blocks, so ln_final would never fire",
