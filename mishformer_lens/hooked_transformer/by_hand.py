@@ -25,7 +25,7 @@ class AttentionCall:
     def run(self, query_input: torch.Tensor, key_input: torch.Tensor, value_input: torch.Tensor) -> torch.Tensor:
         """What the attention writes to the residual stream, ``[batch, pos, d_model]``."""
         if self.position_bias is not None:
-            raise ForwardArgumentsError("position_bias is given, but no family that this serves has such a bias.")
+            raise ForwardArgumentsError("position_bias is given, and the families that this serves have no such bias.")
         attention = self.attention
         _refuse_unknown(attention)
         queries = attention.hook_q(_projected(query_input, attention.W_Q, attention.b_Q))
