@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mishformer_lens.hooked_transformer.components import Block, Embed, LayerNorm, PosEmbed, Unembed
+from mishformer_lens.hooked_transformer.components import Block, Embed, PosEmbed, RMSNorm, Unembed
 from mishformer_lens.hooked_transformer.config import HookedTransformerConfig
 from mishformer_lens.hooked_transformer.projections import device_of
 from mishformer_lens.hooked_transformer.transformer_lens_compat import HookedRootModule
@@ -27,7 +27,7 @@ class HookedTransformerBase(HookedRootModule):
     tokenizer: Any
     embed: Embed
     pos_embed: PosEmbed
-    ln_final: LayerNorm
+    ln_final: RMSNorm
     unembed: Unembed
     training: bool
 

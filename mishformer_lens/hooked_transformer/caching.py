@@ -51,7 +51,7 @@ class Caching(HookedTransformerBase):
             parts["pos_embed"] = self.pos_embed
         parts["blocks"] = self.blocks
         for block in self.blocks:
-            parts |= {each.name: each for each in (block, block.ln1, block.attn, block.ln2, block.mlp)}
+            parts |= {each.name: each for each in (block, *block.components)}
         self.mod_dict = Named({**parts, **points})
         for name, point in points.items():
             if "." not in name:

@@ -10,11 +10,12 @@ copies into the view. Gradients are on HuggingFace's own parameters: a view is n
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.activations import ACT2FN
 
 from mishformer_lens.errors import UnknownHookAttributeError, UnreadableWeightError
 from mishformer_lens.hooked_transformer.by_hand import AttentionCall
@@ -23,14 +24,18 @@ from mishformer_lens.hooked_transformer.projections import (
     bias_of,
     check_assignable,
     d_in_of,
+    d_out_of,
     ensure_bias,
+    gain_of,
+    lacks_bias,
     matrix_of,
+    shift_of,
     weight_of,
 )
 from mishformer_lens.hooked_transformer.transformer_lens_compat import FactoredMatrix
 from mishformer_lens.hooks import HookPoint
 from mishformer_lens.patchers import Family
-from mishformer_lens.patchers.parts import DropIn
+from mishformer_lens.patchers.parts import DropIn, Norm
 from mishformer_lens.suggestions import did_you_mean
 
 
@@ -51,9 +56,17 @@ class Place:
             module = getattr(module, name) if inner is None else inner
         return module
 
+    @property
+    def exists(self) -> bool:
+        """Whether a module is there."""
+        module: nn.Module | None = self.model
+        for name in self.path.split("."):
+            module = None if module is None else module._modules.get(name)
+        return module is not None
+
     def inside(self, path: str) -> "Place":
         """A place further in."""
-        return Place(self.model, f"{self.path}.{path}" if self.path else path)
+        return Place(self.model, f"{self.path}.{path}" if self.path and path else self.path or path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,31 +84,60 @@ class OutputEmbeddings:
 class View:
     """A weight of a component. Reading gives a view of HuggingFace's parameter, assigning copies into it.
 
+    Where what TransformerLens calls so is not the very number that HuggingFace keeps, but a multiple of it or one more,
+    reading gives a new tensor: then an edit in place reaches nothing, and an assignment does.
+
     Args:
         read: makes the view, from the component and the weight's full name.
         module: the attribute of the component with the module whose weight it is.
         is_bias: whether it is the module's bias, which the module may lack.
+        factor: the attribute of the component with what HuggingFace's number is multiplied by.
+        added: likewise what is added to it.
     """
 
-    def __init__(self, read: Callable[[Any, str], torch.Tensor], module: str = "module", is_bias: bool = False) -> None:
+    def __init__(
+        self,
+        read: Callable[[Any, str], torch.Tensor],
+        module: str = "module",
+        is_bias: bool = False,
+        factor: str | None = None,
+        added: str | None = None,
+    ) -> None:
         self._read = read
         self._module = module
-        self._is_bias = is_bias
+        self.is_bias = is_bias
+        self._factor = factor
+        self._added = added
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
+    def _terms(self, component: "Component") -> tuple[float, float]:
+        factor = 1.0 if self._factor is None else getattr(component, self._factor)
+        return factor, 0.0 if self._added is None else getattr(component, self._added)
+
     def __get__(self, component: "Component", owner: type) -> torch.Tensor:
-        return self._read(component, f"{component.name}.{self._name}")
+        value = self._read(component, f"{component.name}.{self._name}")
+        factor, added = self._terms(component)
+        # The very view where there is nothing to compute.
+        value = value if factor == 1 else value * factor
+        return value if added == 0 else value + added
 
     def __set__(self, component: "Component", value: torch.Tensor) -> None:
         name = f"{component.name}.{self._name}"
-        module = getattr(component, self._module)
+        module = self.module_of(component)
+        component.refuse_assigning(self._name)
+        factor, added = self._terms(component)
         with torch.no_grad():
-            if self._is_bias:
+            if self.is_bias:
                 ensure_bias(module, name)
-            check_assignable(module, "bias" if self._is_bias else "weight", name)
-            self._read(component, name).copy_(value)
+            check_assignable(module, "bias" if self.is_bias else "weight", name)
+            value = value if added == 0 else value - added
+            self._read(component, name).copy_(value if factor == 1 else value / factor)
+
+    def module_of(self, component: "Component") -> Any:
+        """The module whose weight it is."""
+        return getattr(component, self._module)
 
 
 class Component:
@@ -132,6 +174,13 @@ class Component:
             )
         raise AttributeError(f"{type(self).__name__} {self.__dict__.get('name', '')} has no attribute {name!r}")
 
+    def refuse_assigning(self, weight: str) -> None:
+        """Refuse what cannot be written to.
+
+        Raises:
+            UnreadableWeightError: it is no weight of its own.
+        """
+
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(f'{name} {self._shape(name)}' for name in self.weights)})"
 
@@ -142,26 +191,42 @@ class Component:
             return "not readable"
 
 
-class LayerNorm(Component):
-    """``ln1``, ``ln2``, ``ln_final``: gain ``w`` and bias ``b``, ``[d_model]``. Calling it runs the module."""
+class RMSNorm(Component):
+    """A norm that does not centre: gain ``w`` ``[d_model]``. Calling it runs the module.
 
-    weights = ("w", "b")
-    w = View(lambda self, name: weight_of(self.module, name))
-    b = View(lambda self, name: bias_of(self.module, name), is_bias=True)
+    Where HuggingFace keeps what is added to a gain of one, as Gemma, ``w`` is the gain.
+    """
 
-    def __init__(self, name: str, hook_points: Mapping[str, HookPoint], place: Place) -> None:
+    weights: tuple[str, ...] = ("w",)
+    w = View(lambda self, name: gain_of(self.module, name, self._norm.own), added="_added")
+
+    def __init__(self, name: str, hook_points: Mapping[str, HookPoint], place: Place, norm: Norm) -> None:
         super().__init__(name, hook_points)
         self._place = place
+        self._norm = norm
 
     @property
     def module(self) -> Any:
-        """HuggingFace's layer norm."""
+        """HuggingFace's norm."""
         return self._place.module
+
+    @property
+    def _added(self) -> float:
+        return 1.0 if self._norm.gain_from_one else 0.0
 
     @property
     def eps(self) -> float:
         """What is added to the variance."""
-        return float(self.module.eps)
+        eps = self._norm.eps
+        return float(getattr(self.module, eps)) if isinstance(eps, str) else eps
+
+    def refuse_assigning(self, weight: str) -> None:
+        """Refuse what the module does not have, and what torch does not let it have."""
+        module = self.module
+        if self._norm.own and module._parameters.get("weight" if weight == "w" else "bias") is None:
+            raise UnreadableWeightError(
+                f"{self.name}.{weight} cannot be assigned: {type(module).__name__} has no such weight."
+            )
 
     def __call__(self, residual: torch.Tensor) -> torch.Tensor:
         """Normalise ``[..., d_model]``; its hooks see it."""
@@ -169,22 +234,80 @@ class LayerNorm(Component):
         return normalized
 
 
+class LayerNorm(RMSNorm):
+    """``ln1``, ``ln2``, ``ln_final``: gain ``w`` and bias ``b``, ``[d_model]``. Calling it runs the module."""
+
+    weights = ("w", "b")
+    b = View(lambda self, name: shift_of(self.module, name, self._norm.own), is_bias=True)
+
+
+class HeadNorms(Component):
+    """A norm for each head: gains ``w`` ``[head_index, d_head]``, put together anew whenever it is read."""
+
+    weights = ("w",)
+
+    def __init__(self, name: str, hook_points: Mapping[str, HookPoint], place: Place) -> None:
+        super().__init__(name, hook_points)
+        self._place = place
+
+    @property
+    def module(self) -> Any:
+        """HuggingFace's norm of all heads."""
+        return self._place.module
+
+    @property
+    def w(self) -> torch.Tensor:
+        """The gains, a copy."""
+        return torch.stack([weight_of(norm, f"{self.name}.w") for norm in self.module.norms])
+
+    @w.setter
+    def w(self, value: torch.Tensor) -> None:
+        with torch.no_grad():
+            for norm, gain in zip(self.module.norms, value, strict=True):
+                norm.weight.copy_(gain)
+
+    def __call__(self, heads: torch.Tensor) -> torch.Tensor:
+        """Normalise ``[batch, head_index, pos, d_head]``; its hooks see it."""
+        normalized: torch.Tensor = self.module(heads)
+        return normalized
+
+
+def norm_component(
+    name: str, hook_points: Mapping[str, HookPoint], place: Place, family: Family, part: str
+) -> RMSNorm | HeadNorms:
+    """The view of a norm: of ``ln1``, ``attn.q_norm`` and so on."""
+    if part.startswith("attn.") and family.attention.query_key_norm == "each head":
+        return HeadNorms(name, hook_points, place)
+    cls = RMSNorm if family.norm.kind == "rms" else LayerNorm
+    return cls(name, hook_points, place, family.norm)
+
+
 class Attention(Component):
     """The weights of an attention layer, by head.
 
-    ``W_Q``, ``W_K``, ``W_V`` are ``[head_index, d_model, d_head]``, ``W_O`` is ``[head_index, d_head, d_model]``,
-    ``b_Q``, ``b_K``, ``b_V`` are ``[head_index, d_head]``, ``b_O`` is ``[d_model]``.
+    ``W_Q`` is ``[head_index, d_model, d_head]``, ``W_O`` is ``[head_index, d_head, d_model]``, ``b_Q`` is
+    ``[head_index, d_head]``, ``b_O`` is ``[d_model]``. ``_W_K``, ``_W_V`` and ``_b_K``, ``_b_V`` are the same with the
+    heads of keys and values, which may be fewer. ``W_K``, ``W_V``, ``b_K``, ``b_V`` have as many heads as queries: the
+    same views where there are as many, else copies, each repeated for the heads of queries that share it.
+
+    Attributes:
+        q_norm, k_norm: the norms of queries and keys, in models that have them.
     """
 
-    weights = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O")
-    W_Q = View(lambda self, name: self._fused_matrix(0, name), "qkv")
-    W_K = View(lambda self, name: self._fused_matrix(1, name), "qkv")
-    W_V = View(lambda self, name: self._fused_matrix(2, name), "qkv")
-    W_O = View(lambda self, name: matrix_of(self.output, name).unflatten(0, (-1, self.d_head)), "output")
-    b_Q = View(lambda self, name: self._fused_bias(0, name), "qkv", is_bias=True)
-    b_K = View(lambda self, name: self._fused_bias(1, name), "qkv", is_bias=True)
-    b_V = View(lambda self, name: self._fused_bias(2, name), "qkv", is_bias=True)
-    b_O = View(lambda self, name: bias_of(self.output, name), "output", is_bias=True)
+    W_Q = View(lambda self, name: self._matrix(0, name), "query")
+    _W_K = View(lambda self, name: self._matrix(1, name), "key")
+    _W_V = View(lambda self, name: self._matrix(2, name), "value")
+    W_K = View(lambda self, name: self._for_all_heads(self._matrix(1, name)), "key")
+    W_V = View(lambda self, name: self._for_all_heads(self._matrix(2, name)), "value")
+    W_O = View(
+        lambda self, name: matrix_of(self.output, name).unflatten(0, (-1, self.d_head)), "output", factor="_factor"
+    )
+    b_Q = View(lambda self, name: self._bias(0, name), "query", is_bias=True)
+    _b_K = View(lambda self, name: self._bias(1, name), "key", is_bias=True)
+    _b_V = View(lambda self, name: self._bias(2, name), "value", is_bias=True)
+    b_K = View(lambda self, name: self._for_all_heads(self._bias(1, name)), "key", is_bias=True)
+    b_V = View(lambda self, name: self._for_all_heads(self._bias(2, name)), "value", is_bias=True)
+    b_O = View(lambda self, name: bias_of(self.output, name), "output", is_bias=True, factor="_factor")
 
     def __init__(
         self,
@@ -198,7 +321,29 @@ class Attention(Component):
         self._block = block
         self._family = family
         self._drop_in = drop_in
-        self._part_first = str(family.attention.qkv_layout).startswith("part")
+        self.norms: dict[str, RMSNorm | HeadNorms] = {}
+        for part in ("q_norm", "k_norm"):
+            component = family.components.get(f"attn.{part}")
+            # Some models of a family lack what others have.
+            if component is not None and block.inside(component).exists:
+                place = block.inside(component)
+                self.norms[part] = norm_component(f"{name}.{part}", hook_points, place, family, f"attn.{part}")
+        vars(self).update(self.norms)
+
+    @property
+    def weights(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The names of its weights, with an underscore where keys and values have fewer heads."""
+        shared = "_" if self.grouped else ""
+        return "W_Q", f"{shared}W_K", f"{shared}W_V", "W_O", "b_Q", f"{shared}b_K", f"{shared}b_V", "b_O"
+
+    def refuse_assigning(self, weight: str) -> None:
+        """Refuse the copies for all heads."""
+        if self.grouped and weight in ("W_K", "W_V", "b_K", "b_V"):
+            raise UnreadableWeightError(
+                f"{self.name}.{weight} cannot be assigned: each of its {self.n_key_value_heads} heads serves "
+                f"{self.n_heads // self.n_key_value_heads} heads of queries, and this repeats it for each of them. "
+                f"Assign to {self.name}._{weight}, which has the {self.n_key_value_heads} heads."
+            )
 
     @property
     def model(self) -> nn.Module:
@@ -220,15 +365,33 @@ class Attention(Component):
         """HuggingFace's attention."""
         return self._block.inside(self._family.components["attn"]).module
 
+    def _projection(self, part: int) -> Any:
+        qkv = self._drop_in.qkv
+        return self._block.inside(qkv if isinstance(qkv, str) else qkv[part]).module
+
     @property
-    def qkv(self) -> Any:
-        """The module that projects queries, keys and values together."""
-        return self._block.inside(self._drop_in.qkv).module
+    def query(self) -> Any:
+        """The module that projects queries, and in some families keys and values with them."""
+        return self._projection(0)
+
+    @property
+    def key(self) -> Any:
+        """The module that projects keys, which may be that of queries."""
+        return self._projection(1)
+
+    @property
+    def value(self) -> Any:
+        """The module that projects values, which may be that of queries."""
+        return self._projection(2)
 
     @property
     def output(self) -> Any:
         """The module that projects back to the residual stream."""
         return self._block.inside(self._drop_in.output).module
+
+    @property
+    def _factor(self) -> float:
+        return factor_of(self.config, self._drop_in.output_factor)
 
     @property
     def d_head(self) -> int:
@@ -241,17 +404,88 @@ class Attention(Component):
         d_in = d_in_of(self.output)
         return int(self.config.num_attention_heads) if d_in is None else d_in // self.d_head
 
-    def _parts(self, fused: torch.Tensor) -> torch.Tensor:
-        """``[..., outputs]`` as ``[..., part, head_index, d_head]``, a view."""
-        shape = (3, -1, self.d_head) if self._part_first else (-1, 3, self.d_head)
-        parts: torch.Tensor = fused.unflatten(-1, shape)
-        return parts if self._part_first else parts.transpose(-3, -2)
+    @property
+    def n_key_value_heads(self) -> int:
+        """How many heads of keys and values it has now."""
+        d_out = d_out_of(self.key)
+        if d_out is None:
+            return int(getattr(self.config, self._key_value_field, self.n_heads))
+        heads = d_out // self.d_head
+        return heads if isinstance(self._drop_in.qkv, tuple) else (heads - self.n_heads) // 2
 
-    def _fused_matrix(self, part: int, name: str) -> torch.Tensor:
-        return self._parts(matrix_of(self.qkv, name))[:, part].transpose(0, 1)
+    @property
+    def _key_value_field(self) -> str:
+        return str(self._family.attention.n_key_value_heads).removeprefix("config.")
 
-    def _fused_bias(self, part: int, name: str) -> torch.Tensor:
-        return self._parts(bias_of(self.qkv, name))[part]
+    @property
+    def grouped(self) -> bool:
+        """Whether several heads of queries share one of keys and values."""
+        return self._family.attention.n_key_value_heads is not None and self.n_key_value_heads != self.n_heads
+
+    @property
+    def rotary(self) -> bool:
+        """Whether queries and keys are rotated."""
+        return self._family.attention.rotary
+
+    @property
+    def adjacent_pairs(self) -> bool:
+        """Whether two neighbouring numbers are rotated together, rather than one of either half."""
+        return self._family.attention.adjacent_pairs
+
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """The configuration fields that are the same in all models of the family."""
+        return self._drop_in.fixed
+
+    @property
+    def window(self) -> int | None:
+        """How many keys a query sees at most; None: all of them."""
+        own = vars(self.module)
+        if "sliding_window" in own:
+            return _number(own["sliding_window"])
+        values = self.config.to_dict()
+        kinds = values.get("layer_types") or values.get("attention_layers")
+        if kinds and kinds[self.index] not in ("sliding_attention", "local"):
+            return None
+        if not values.get("use_sliding_window", True):
+            return None
+        return _number(values.get("sliding_window") or values.get("window_size"))
+
+    def not_by_hand(self) -> str | None:
+        """Why the layer cannot be computed from weights as :meth:`__call__` does; None if it can."""
+        limit = clip_of(self._family, self.config)
+        return self._drop_in.not_by_hand if limit is None else f"it clips queries, keys and values to {limit}"
+
+    def normalized(self, part: str, heads: torch.Tensor) -> torch.Tensor:
+        """Queries or keys ``[batch, pos, head_index, d_head]`` behind their norm, if they have one: ``q_norm``…"""
+        norm = self.norms.get(part)
+        if norm is None:
+            return heads
+        axes = self._family.attention.query_key_norm
+        if axes == "joined":
+            return norm(heads.flatten(-2)).view_as(heads)
+        return norm(heads) if axes == "pos head" else norm(heads.transpose(1, 2)).transpose(1, 2)
+
+    def _heads(self, projected: torch.Tensor, part: int) -> torch.Tensor:
+        """``[..., outputs]`` of a projection as ``[..., head_index, d_head]`` of queries, keys or values, a view."""
+        if isinstance(self._drop_in.qkv, tuple):
+            return projected.unflatten(-1, (-1, self.d_head))
+        if str(self._family.attention.qkv_layout).startswith("head"):
+            return projected.unflatten(-1, (-1, 3, self.d_head))[..., part, :]
+        n_heads = (self.n_heads, self.n_key_value_heads, self.n_key_value_heads)
+        first = sum(n_heads[:part])
+        return projected.unflatten(-1, (-1, self.d_head))[..., first : first + n_heads[part], :]
+
+    def _matrix(self, part: int, name: str) -> torch.Tensor:
+        return self._heads(matrix_of(self._projection(part), name), part).transpose(0, 1)
+
+    def _bias(self, part: int, name: str) -> torch.Tensor:
+        return self._heads(bias_of(self._projection(part), name), part)
+
+    def _for_all_heads(self, of_key_value_heads: torch.Tensor) -> torch.Tensor:
+        if not self.grouped:
+            return of_key_value_heads
+        return of_key_value_heads.repeat_interleave(self.n_heads // self.n_key_value_heads, dim=0)
 
     @property
     def QK(self) -> FactoredMatrix:
@@ -273,47 +507,69 @@ class Attention(Component):
         attention_mask: torch.Tensor | None = None,
         position_bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What the attention writes, ``[batch, pos, d_model]``, for inputs of its queries, keys and values.
+        """What the attention gives, ``[batch, pos, d_model]``, for inputs of its queries, keys and values.
 
         Computed from the weights as TransformerLens does it, since HuggingFace's module takes one input for all
         three: the same within rounding, without dropout. The hooks of this attention see it.
 
         Args:
             query_input: ``[batch, pos, d_model]``, or one for each head, ``[batch, pos, head_index, d_model]``:
-                normalised already. ``key_input`` and ``value_input`` alike.
+                normalised already. ``key_input`` and ``value_input`` alike, with the heads of keys and values.
             past_kv_cache_entry: an entry of TransformerLens's key-value cache, to which keys and values are added.
             additive_attention_mask: added to the scores, ``[batch, 1, 1, key_pos]``.
             attention_mask: 1 for tokens, 0 for padding, ``[batch, past + pos]``.
-            position_bias: must be None; neither family has it.
+            position_bias: must be None; no family has it.
 
         Raises:
-            ForwardArgumentsError: a ``position_bias``, or a kind of rotary embedding that this does not know.
+            ForwardArgumentsError: a ``position_bias``; or more keys than a layer with a window sees, a kind of rotary
+                embedding that this does not know, or what else the family does between weights and scores.
         """
         call = AttentionCall(self, past_kv_cache_entry, additive_attention_mask, attention_mask, position_bias)
         return call.run(query_input, key_input, value_input)
 
 
 class MLP(Component):
-    """``W_in`` ``[d_model, d_mlp]``, ``b_in`` ``[d_mlp]``, ``W_out`` ``[d_mlp, d_model]``, ``b_out`` ``[d_model]``."""
+    """``W_in`` ``[d_model, d_mlp]``, ``b_in`` ``[d_mlp]``, ``W_out`` ``[d_mlp, d_model]``, ``b_out`` ``[d_model]``.
 
-    weights = ("W_in", "b_in", "W_out", "b_out")
-    W_in = View(lambda self, name: matrix_of(self.input, name), "input")
-    b_in = View(lambda self, name: bias_of(self.input, name), "input", is_bias=True)
-    W_out = View(lambda self, name: matrix_of(self.output, name), "output")
-    b_out = View(lambda self, name: bias_of(self.output, name), "output", is_bias=True)
+    A gated MLP has ``W_gate`` ``[d_model, d_mlp]`` too, and ``b_gate`` ``[d_mlp]``, which TransformerLens has not: its
+    activation multiplies what ``W_in`` and ``b_in`` give.
+    """
+
+    W_gate = View(lambda self, name: self._half(matrix_of(self.gate, name), 0), "gate")
+    W_in = View(lambda self, name: self._half(matrix_of(self.input, name), 1), "input")
+    W_out = View(lambda self, name: matrix_of(self.output, name), "output", factor="_factor")
+    b_gate = View(lambda self, name: self._half(bias_of(self.gate, name), 0), "gate", is_bias=True)
+    b_in = View(lambda self, name: self._half(bias_of(self.input, name), 1), "input", is_bias=True)
+    b_out = View(lambda self, name: bias_of(self.output, name), "output", is_bias=True, factor="_factor")
 
     def __init__(
-        self, name: str, hook_points: Mapping[str, HookPoint], block: Place, drop_in: DropIn, mlp: str
+        self, name: str, hook_points: Mapping[str, HookPoint], block: Place, family: Family, drop_in: DropIn
     ) -> None:
         super().__init__(name, hook_points)
         self._block = block
+        self._family = family
         self._drop_in = drop_in
-        self._mlp = mlp
+        self._fused = family.mlp.gated and drop_in.mlp_gate is None
+
+    @property
+    def weights(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The names of its weights: ``b_gate`` where the model has such a bias."""
+        plain = "W_in", "b_in", "W_out", "b_out"
+        if not self._family.mlp.gated:
+            return plain
+        return ("W_gate", *plain) if lacks_bias(self.gate) else ("W_gate", *plain, "b_gate")
 
     @property
     def module(self) -> Any:
-        """HuggingFace's MLP."""
-        return self._block.inside(self._mlp).module
+        """HuggingFace's MLP; the block where the MLP is no module of its own."""
+        return self._block.inside(self._family.components["mlp"]).module
+
+    @property
+    def gate(self) -> Any:
+        """The module that projects to what the activation is taken of, in a gated MLP."""
+        if not self._family.mlp.gated:
+            raise AttributeError(f"{self.name} has no gate: the MLPs of {self._family.name} are not gated")
+        return self._block.inside(self._drop_in.mlp_gate or self._drop_in.mlp_in).module
 
     @property
     def input(self) -> Any:
@@ -325,25 +581,59 @@ class MLP(Component):
         """The module that projects back to the residual stream."""
         return self._block.inside(self._drop_in.mlp_out).module
 
+    @property
+    def _factor(self) -> float:
+        return factor_of(self._block.model.config, self._drop_in.output_factor)
+
+    def _half(self, projected: torch.Tensor, half: int) -> torch.Tensor:
+        return projected.chunk(2, dim=-1)[half] if self._fused else projected
+
+    @property
+    def d_mlp(self) -> int | None:
+        """How many neurons it has now; None where an unknown module projects to them."""
+        d_out = d_out_of(self.input)
+        return d_out // 2 if d_out is not None and self._fused else d_out
+
     def __call__(self, normalized: torch.Tensor) -> torch.Tensor:
         """What the MLP makes of a normalised residual stream ``[batch, pos, d_model]``; its hooks see it."""
-        written: torch.Tensor = self.module(normalized)
+        written: torch.Tensor
+        if not self._family.components["mlp"]:
+            field = self._drop_in.config["act_fn"]
+            neurons = self.hook_pre(self.input(normalized))
+            written = self.output(self.hook_post(ACT2FN[getattr(self._block.model.config, str(field))](neurons)))
+            return written
+        written = self.module(normalized)
         return written
 
 
 class Block(Component):
-    """One layer, with ``attn``, ``mlp``, ``ln1`` and ``ln2``. Calling it runs the whole layer."""
+    """One layer, with ``attn``, ``mlp``, ``ln1`` and ``ln2``. Calling it runs the whole layer.
+
+    Attributes:
+        ln1_post, ln2_post: norms behind attention and MLP, in families that have them beside those before.
+        parts: all of them by TransformerLens's names, in the order in which they run.
+    """
+
+    ln1: RMSNorm
+    attn: Attention
+    ln2: RMSNorm
+    mlp: MLP
 
     def __init__(
-        self,
-        name: str,
-        hook_points: Mapping[str, HookPoint],
-        parts: tuple[LayerNorm, Attention, LayerNorm, MLP],
-        run: Callable[..., Any],
+        self, name: str, hook_points: Mapping[str, HookPoint], parts: Mapping[str, Component], run: Callable[..., Any]
     ) -> None:
         super().__init__(name, hook_points)
-        self.ln1, self.attn, self.ln2, self.mlp = parts
+        self.parts = dict(parts)
+        vars(self).update(parts)
         self._run = run
+
+    @property
+    def components(self) -> Iterator[Component]:
+        """Its parts, and theirs."""
+        for part in self.parts.values():
+            yield part
+            if isinstance(part, Attention):
+                yield from part.norms.values()
 
     def __call__(self, residual: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """The residual stream after this layer, for the one before it, ``[batch, pos, d_model]``."""
@@ -355,40 +645,56 @@ class Block(Component):
 
 
 class Embed(Component):
-    """``W_E`` ``[d_vocab, d_model]``."""
+    """``W_E`` ``[d_vocab, d_model]``, with the factor that the model multiplies its embedding by."""
 
     weights = ("W_E",)
-    W_E = View(lambda self, name: weight_of(self.module, name))
+    W_E = View(lambda self, name: weight_of(self.module, name), factor="_factor")
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, drop_in: DropIn) -> None:
         super().__init__("embed", {})
         self._place = place
+        self._drop_in = drop_in
 
     @property
     def module(self) -> Any:
         """HuggingFace's embedding."""
         return self._place.module
 
+    @property
+    def _factor(self) -> float:
+        return factor_of(self._place.model.config, self._drop_in.embedding_factor)
+
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The embedding ``[batch, pos, d_model]`` of tokens ``[batch, pos]``."""
+        """The embedding ``[batch, pos, d_model]`` of tokens ``[batch, pos]``, as ``hook_embed`` has it."""
         embedding: torch.Tensor = self.module(tokens)
-        return embedding
+        # In some releases the module multiplies by itself, in others what calls it does.
+        if self._factor == 1 or type(self.module).forward is not nn.Embedding.forward:
+            return embedding
+        return embedding * torch.tensor(self._factor, dtype=embedding.dtype)
 
 
 class PosEmbed(Component):
     """``W_pos`` ``[n_ctx, d_model]``."""
 
     weights = ("W_pos",)
-    W_pos = View(lambda self, name: weight_of(self.module, name))
+    W_pos = View(lambda self, name: weight_of(self.module, name)[self._first :])
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, first_position: int) -> None:
         super().__init__("pos_embed", {})
         self._place = place
+        self._first = first_position
 
     @property
     def module(self) -> Any:
         """HuggingFace's positional embedding."""
         return self._place.module
+
+    def _at(self, positions: torch.Tensor) -> torch.Tensor:
+        # A module with rows before the first position takes a mask, and counts by itself.
+        embedding: torch.Tensor = (
+            nn.functional.embedding(positions, self.W_pos) if self._first else self.module(positions)
+        )
+        return embedding
 
     def __call__(
         self, tokens: torch.Tensor, past_kv_pos_offset: int = 0, attention_mask: torch.Tensor | None = None
@@ -402,30 +708,56 @@ class PosEmbed(Component):
         length = tokens.shape[-1]
         if attention_mask is None:
             positions = torch.arange(length, device=tokens.device) + past_kv_pos_offset
-            embedding: torch.Tensor = self.module(positions.expand(tokens.shape[0], -1))
-            return embedding
+            return self._at(positions.expand(tokens.shape[0], -1))
         own = slice(past_kv_pos_offset, past_kv_pos_offset + length)
-        embedding = self.module(positions_of(attention_mask)[:, own])
+        embedding = self._at(positions_of(attention_mask)[:, own])
         return torch.where(attention_mask[:, own, None].bool(), embedding, torch.zeros_like(embedding))
 
 
 class Unembed(Component):
-    """``W_U`` ``[d_model, d_vocab]`` and ``b_U`` ``[d_vocab]``: zeros that belong to nothing where there is none."""
+    """``W_U`` ``[d_model, d_vocab]`` and ``b_U`` ``[d_vocab]``: zeros that belong to nothing where there is none.
+
+    Where the model multiplies its logits by a factor, both have it.
+    """
 
     weights = ("W_U", "b_U")
-    W_U = View(lambda self, name: matrix_of(self.module, name))
-    b_U = View(lambda self, name: bias_of(self.module, name), is_bias=True)
+    W_U = View(lambda self, name: matrix_of(self.module, name), factor="_factor")
+    b_U = View(lambda self, name: bias_of(self.module, name), is_bias=True, factor="_factor")
 
-    def __init__(self, place: OutputEmbeddings) -> None:
+    def __init__(self, place: OutputEmbeddings, drop_in: DropIn) -> None:
         super().__init__("unembed", {})
         self._place = place
+        self._drop_in = drop_in
 
     @property
     def module(self) -> Any:
         """HuggingFace's module that gives the logits."""
         return self._place.module
 
+    @property
+    def _factor(self) -> float:
+        return factor_of(self._place.model.config, self._drop_in.logit_factor)
+
     def __call__(self, residual: torch.Tensor) -> torch.Tensor:
-        """Logits ``[batch, pos, d_vocab]`` of a normalised residual stream ``[batch, pos, d_model]``."""
+        """Logits ``[batch, pos, d_vocab]`` of a normalised residual stream ``[batch, pos, d_model]``, before a cap."""
         logits: torch.Tensor = self.module(residual)
-        return logits
+        return logits if self._factor == 1 else logits * self._factor
+
+
+def clip_of(family: Family, config: Any) -> float | None:
+    """What queries, keys and values are clipped to; None: they are not."""
+    clipped = family.attention.clipped
+    limit: float | None = None if clipped is None else getattr(config, clipped.removeprefix("config."))
+    return limit
+
+
+def _number(window: Any) -> int | None:
+    return None if window is None else int(window)
+
+
+def factor_of(config: Any, factor: tuple[str, float] | None) -> float:
+    """A power of a field of a configuration, by name and exponent; 1 for None."""
+    if factor is None:
+        return 1.0
+    name, exponent = factor
+    return float(getattr(config, name) ** exponent)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from mishformer_lens.hooked_transformer.components import Block, RMSNorm
+from mishformer_lens.patchers import Family
 from mishformer_lens.patchers.parts import DropIn
 
 
@@ -14,17 +16,24 @@ from mishformer_lens.patchers.parts import DropIn
 class HookedTransformerConfig:
     """What TransformerLens 2.x calls ``HookedTransformerConfig``, read off a HuggingFace model.
 
-    Every field of TransformerLens 2.15.4 is here. Those that say nothing of the model's family keep TransformerLens's
-    default. The model is HuggingFace's: changing a field here changes no computation, except for the ``use_*`` flags,
-    ``default_prepend_bos`` and ``device``, which the drop-in itself reads. What a live model can change, layers,
-    vocabulary, heads, device and dtype, is read from it whenever ``model.cfg`` is asked for.
+    Every field of TransformerLens 2.15.4 is here, and of later releases' fields those that tell of a family. Those that
+    say nothing of the model's family keep TransformerLens's default. The model is HuggingFace's: changing a field here
+    changes no computation, except for the ``use_*`` flags, ``default_prepend_bos`` and ``device``, which the drop-in
+    itself reads. What a live model can change, layers, vocabulary, heads, device and dtype, is read from it whenever
+    ``model.cfg`` is asked for.
 
     Attributes:
         d_head: size of a head, in numbers; ``d_model``, ``d_mlp``, ``d_vocab`` alike.
         n_ctx: the longest sequence, in tokens.
         use_attn_result, use_split_qkv_input, use_hook_mlp_in, use_attn_in: whether a cache of everything includes the
             hook points that TransformerLens keeps behind this flag. Asked for by name they are computed in any case.
-        normalization_type: ``LN``, or ``LNPre`` once gain and bias are folded into the weights that follow.
+        normalization_type: ``LN`` or ``RMS``, or ``LNPre`` or ``RMSPre`` once gain and bias are folded into the weights
+            that follow.
+        n_key_value_heads: how many heads keys and values have; None where they are as many as queries have.
+        attn_scale: what attention scores are divided by.
+        window_size, attn_types: how many keys a query sees in the layers that are ``local``.
+        rotary_base_local: the base of the rotary embedding in those layers, where it is another.
+        use_qk_norm: whether queries and keys are normalised.
         dtype: of the weights.
         device: where the token embedding is.
     """
@@ -78,7 +87,9 @@ class HookedTransformerConfig:
     tokenizer_prepends_bos: bool | None = None
     n_key_value_heads: int | None = None
     post_embedding_ln: bool = False
-    rotary_base: int = 10000
+    rotary_base: int | float = 10000
+    rotary_base_local: int | float | None = None
+    use_qk_norm: bool = False
     trust_remote_code: bool = False
     rotary_adjacent_pairs: bool = False
     load_in_4bit: bool = False
@@ -112,30 +123,47 @@ class HookedTransformerConfig:
         return False
 
 
-def config_of(hf_model: Any, drop_in: DropIn, seen: Mapping[str, Any]) -> HookedTransformerConfig:
+def config_of(
+    hf_model: Any, family: Family, drop_in: DropIn, ln_final: RMSNorm, blocks: Sequence[Block], seen: Mapping[str, Any]
+) -> HookedTransformerConfig:
     """Read the configuration off a HuggingFace model.
 
     Args:
-        drop_in: what is known of its family.
+        family, drop_in: what is known of its family.
+        ln_final, blocks: the live parts.
         seen: the fields that were read from the live modules.
     """
     config = hf_model.config
     values: dict[str, Any] = config.to_dict()
-    d_head = config.hidden_size // config.num_attention_heads
-    return HookedTransformerConfig(
-        d_model=config.hidden_size,
-        n_ctx=config.max_position_embeddings,
-        d_head=d_head,
-        model_name=str(values.get("_name_or_path") or "custom").rpartition("/")[2],
-        attn_scale=math.sqrt(d_head),
-        original_architecture=type(hf_model).__name__,
-        tokenizer_name=values.get("_name_or_path") or None,
-        initializer_range=values["initializer_range"],
-        tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
+    fields: dict[str, Any] = {
+        "d_model": config.hidden_size,
+        "n_ctx": config.max_position_embeddings,
+        "model_name": str(values.get("_name_or_path") or "custom").rpartition("/")[2],
+        "original_architecture": type(hf_model).__name__,
+        "tokenizer_name": values.get("_name_or_path") or None,
+        "initializer_range": values.get("initializer_range", -1.0),
+        "tie_word_embeddings": bool(values.get("tie_word_embeddings", False)),
+        "eps": ln_final.eps,
+        "normalization_type": "RMS" if family.norm.kind == "rms" else "LN",
+        "final_rms": family.norm.kind == "rms",
+        "gated_mlp": family.mlp.gated,
+        "use_normalization_before_and_after": "ln1_post" in family.components,
+        "use_qk_norm": any(block.attn.norms for block in blocks),
+        "default_prepend_bos": drop_in.prepend_bos,
+        "attn_scores_soft_cap": values.get("attn_logit_softcapping") or -1.0,
+        "output_logits_soft_cap": values.get("final_logit_softcapping") or -1.0,
+        "attn_scale": _attn_scale(blocks, seen["d_head"]),
         **seen,
-        **{field: values[name] for field, name in drop_in.config.items()},
-        **({} if drop_in.rotary is None else _rotary_fields(values, drop_in.rotary, d_head)),
-    )
+        **{field: _first_set(values, names) for field, names in drop_in.config.items()},
+        **drop_in.fixed,
+        **_window_fields(blocks),
+    }
+    parallel = family.block.parallel
+    fields["parallel_attn_mlp"] = bool(values[parallel]) if isinstance(parallel, str) else parallel
+    if family.attention.rotary:
+        fields |= _rotary_fields(values, drop_in, hf_model, seen["d_head"])
+        fields["rotary_adjacent_pairs"] = family.attention.adjacent_pairs
+    return HookedTransformerConfig(**fields)
 
 
 def d_mlp_of(config: Any) -> int:
@@ -144,13 +172,63 @@ def d_mlp_of(config: Any) -> int:
     return int(values.get("intermediate_size") or values.get("n_inner") or 4 * config.hidden_size)
 
 
-def _rotary_fields(values: dict[str, Any], older_names: tuple[str, str], d_head: int) -> dict[str, Any]:
-    # Newer configurations gather the rotary settings in one field.
-    rope = values.get("rope_parameters") or {}
-    part, base = older_names
-    percentage = rope["partial_rotary_factor"] if "partial_rotary_factor" in rope else values[part]
+def _first_set(values: Mapping[str, Any], names: str | tuple[str, ...]) -> Any:
+    names = (names,) if isinstance(names, str) else names
+    return next((values[name] for name in names if values.get(name) is not None), None)
+
+
+def _attn_scale(blocks: Sequence[Block], d_head: int) -> float:
+    """What scores are divided by, as the first layer has it."""
+    scaling = vars(blocks[0].attn.module).get("scaling") if blocks else None
+    return math.sqrt(d_head) if scaling is None else 1 / scaling
+
+
+def _window_fields(blocks: Sequence[Block]) -> dict[str, Any]:
+    """How many keys the layers see, if some do not see all."""
+    windows = [block.attn.window for block in blocks]
+    seen = [window for window in windows if window is not None]
+    if not seen:
+        return {}
     return {
-        "positional_embedding_type": "rotary",
-        "rotary_dim": round(percentage * d_head),
-        "rotary_base": int(rope["rope_theta"] if "rope_theta" in rope else values[base]),
+        "use_local_attn": True,
+        "window_size": max(seen),
+        "attn_types": ["global" if window is None else "local" for window in windows],
     }
+
+
+def rotary_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How layers that see all keys are rotated, and those with a window; newer configurations have one field."""
+    settings = values.get("rope_parameters") or {}
+    if "full_attention" in settings:
+        return settings["full_attention"], settings.get("sliding_attention", {})
+    own = settings or values.get("rope_scaling") or {}
+    return own, {"rope_theta": values["rope_local_base_freq"]} if values.get("rope_local_base_freq") else {}
+
+
+def _rotary_fields(values: dict[str, Any], drop_in: DropIn, hf_model: Any, d_head: int) -> dict[str, Any]:
+    rope, local = rotary_settings(values)
+    # One frequency for two numbers, in whatever module a release keeps them.
+    buffers = (len(buffer) for name, buffer in hf_model.named_buffers() if name.endswith("inv_freq"))
+    fields: dict[str, Any] = {"positional_embedding_type": "rotary"}
+    frequencies = next(buffers, None)
+    if frequencies is not None:
+        fields["rotary_dim"] = 2 * frequencies
+    if drop_in.rotary is not None:
+        part, base = drop_in.rotary
+        fields.setdefault("rotary_dim", round((rope.get("partial_rotary_factor") or values.get(part) or 1.0) * d_head))
+        fields["rotary_base"] = _base(rope["rope_theta"] if "rope_theta" in rope else values[base])
+    if "rope_theta" in local:
+        fields["rotary_base_local"] = _base(local["rope_theta"])
+    if rope.get("rope_type", rope.get("type")) == "llama3":
+        fields |= {
+            "use_NTK_by_parts_rope": True,
+            "NTK_by_parts_factor": rope["factor"],
+            "NTK_by_parts_low_freq_factor": rope["low_freq_factor"],
+            "NTK_by_parts_high_freq_factor": rope["high_freq_factor"],
+            "NTK_original_ctx_len": rope["original_max_position_embeddings"],
+        }
+    return fields
+
+
+def _base(base: float) -> int | float:
+    return int(base) if base == int(base) else base

@@ -16,20 +16,29 @@ def _layers(state_dict: StateDict) -> range:
 
 
 def fold_layer_norm(state_dict: StateDict, fold_biases: bool = True, center_weights: bool = True) -> StateDict:
-    """Move each layer norm's gain and bias into the weights that read from it; their entries disappear.
+    """Move gain and bias of ``ln1``, ``ln2`` and ``ln_final`` into the weights that read from them; they disappear.
 
     Args:
-        fold_biases: the biases too; otherwise their entries stay.
+        fold_biases: the biases too, which norms that do not centre lack; otherwise their entries stay.
         center_weights: also take the mean over ``d_model`` off these weights, which read normalised vectors of mean 0.
+            Norms that do not centre give no such.
     """
     folded = dict(state_dict)
     for layer in _layers(state_dict):
         block = f"blocks.{layer}"
-        attention = [(f"{block}.attn.W_{part}", f"{block}.attn.b_{part}") for part in "QKV"]
+        attention = [(f"{block}.attn.{weight}", f"{block}.attn.{bias}") for weight, bias in _qkv(state_dict, block)]
         _fold(folded, f"{block}.ln1", attention, fold_biases, center_weights)
-        _fold(folded, f"{block}.ln2", [(f"{block}.mlp.W_in", f"{block}.mlp.b_in")], fold_biases, center_weights)
+        into_mlp = ["in", "gate"] if f"{block}.mlp.W_gate" in state_dict else ["in"]
+        mlp = [(f"{block}.mlp.W_{name}", f"{block}.mlp.b_{name}") for name in into_mlp]
+        _fold(folded, f"{block}.ln2", mlp, fold_biases, center_weights)
     _fold(folded, "ln_final", [("unembed.W_U", "unembed.b_U")], fold_biases, center_weights)
     return folded
+
+
+def _qkv(state_dict: StateDict, block: str) -> list[tuple[str, str]]:
+    """What weights and biases of queries, keys and values are called, with an underscore for key-value heads."""
+    shared = "_" if f"{block}.attn._W_K" in state_dict else ""
+    return [("W_Q", "b_Q"), (f"{shared}W_K", f"{shared}b_K"), (f"{shared}W_V", f"{shared}b_V")]
 
 
 def _fold(
@@ -40,7 +49,9 @@ def _fold(
     for weight, reader_bias in readers:
         matrix = state_dict[weight]  # [..., d_model, d_out]
         if bias is not None:
-            state_dict[reader_bias] = state_dict[reader_bias] + bias @ matrix
+            added = bias @ matrix
+            # TransformerLens has no bias of a gate.
+            state_dict[reader_bias] = state_dict[reader_bias] + added if reader_bias in state_dict else added
         matrix = matrix * gain[:, None]
         state_dict[weight] = matrix - matrix.mean(-2, keepdim=True) if center_weights else matrix
 
@@ -67,10 +78,12 @@ def fold_value_biases(state_dict: StateDict) -> StateDict:
     folded = dict(state_dict)
     for layer in _layers(state_dict):
         attn = f"blocks.{layer}.attn"
-        value_bias = state_dict[f"{attn}.b_V"]
-        added = torch.einsum("hd,hdm->m", value_bias, state_dict[f"{attn}.W_O"])
-        folded[f"{attn}.b_O"] = state_dict[f"{attn}.b_O"] + added
-        folded[f"{attn}.b_V"] = torch.zeros_like(value_bias)
+        name = f"{attn}.{_qkv(state_dict, f'blocks.{layer}')[2][1]}"
+        value_bias, w_o = state_dict[name], state_dict[f"{attn}.W_O"]
+        # A head of values serves several heads of queries.
+        of_all_heads = value_bias.repeat_interleave(len(w_o) // len(value_bias), dim=0)
+        folded[f"{attn}.b_O"] = state_dict[f"{attn}.b_O"] + torch.einsum("hd,hdm->m", of_all_heads, w_o)
+        folded[name] = torch.zeros_like(value_bias)
     return folded
 
 
@@ -83,7 +96,7 @@ def refactor_factored_attn_matrices(state_dict: StateDict) -> StateDict:
     if "pos_embed.W_pos" not in state_dict:
         raise ProcessingError(
             "refactor_factored_attn_matrices needs the product of W_Q and W_K, and with rotary embeddings that "
-            "depends on the positions. Leave it out for GPT-NeoX."
+            "depends on the positions. Leave it out."
         )
     refactored = fold_value_biases(state_dict)
     for layer in _layers(state_dict):

@@ -14,7 +14,8 @@ class PastKeyValues:
     """One cache that the caller gave, of either kind, during one forward pass.
 
     TransformerLens's holds ``[batch, pos, head_index, d_head]``, HuggingFace's ``[batch, head_index, pos, d_head]``.
-    What it holds are the keys as HuggingFace keeps them; GPT-NeoX's are rotated already, unlike in TransformerLens.
+    Keys and values have their own number of heads. What it holds are the keys as HuggingFace keeps them: rotated already,
+    unlike in TransformerLens.
     """
 
     def __init__(self, given: Any) -> None:
@@ -50,14 +51,16 @@ class PastKeyValues:
         return torch.cat([torch.ones_like(mask[:, :1]).expand(-1, self.length), mask], dim=-1)
 
     def for_hugging_face(self, by_place: bool, kept: range) -> Any | None:
-        """The cache to run HuggingFace's model with; None while there is nothing in it.
+        """The cache to run HuggingFace's model with; None while there is nothing in it that it would know.
+
+        Where a model makes its own, that may keep no more keys than a window shows. This keeps all of them.
 
         Args:
             by_place: whether the model pairs the blocks that it runs with the cache's entries one by one.
             kept: the layers that run.
         """
-        # An empty one is not handed over: the oldest releases ask a cache's first layer for its length.
-        if not self.length:
+        if not self.length and by_place:
+            # These ask a cache's first layer for its length.
             return None
         if by_place and self.frozen and kept:
             entries = [self.given.entries[layer] for layer in kept]

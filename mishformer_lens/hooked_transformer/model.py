@@ -15,11 +15,11 @@ from mishformer_lens.hooked_transformer.components import (
     Attention,
     Block,
     Embed,
-    LayerNorm,
     OutputEmbeddings,
     Place,
     PosEmbed,
     Unembed,
+    norm_component,
 )
 from mishformer_lens.hooked_transformer.config import HookedTransformerConfig, config_of, d_mlp_of
 from mishformer_lens.hooked_transformer.families import drop_in_of, refuse_other_forms, refuse_without_drop_in
@@ -76,7 +76,8 @@ class HookedTransformer(Loading, Generation, Caching):
         self._make_parts()
         self._glance = self._look()
         self._seen = self._fields()
-        self._cfg = config_of(hf_model, drop_in_of(self.instrumentation.family), self._seen)
+        family = self.instrumentation.family
+        self._cfg = config_of(hf_model, family, drop_in_of(family), self.ln_final, self.blocks, self._seen)
         self.tokenizer = None
         self.dataset: Any | None = None
         if tokenizer is not None:
@@ -91,22 +92,39 @@ class HookedTransformer(Loading, Generation, Caching):
 
     def _make_parts(self) -> None:
         base, family = self.instrumentation.model, self.instrumentation.family
-        points, drop_in = self.instrumentation.hook_points, drop_in_of(family)
-        self.embed = Embed(Place(base, drop_in.embed))
+        drop_in = drop_in_of(family)
+        self.embed = Embed(Place(base, drop_in.embed), drop_in)
         if drop_in.pos_embed is not None:
-            self.pos_embed = PosEmbed(Place(base, drop_in.pos_embed))
+            self.pos_embed = PosEmbed(Place(base, drop_in.pos_embed), drop_in.first_position)
         self._blocks: tuple[Block, ...] = ()
-        self.ln_final = LayerNorm("ln_final", points, Place(base, family.components["ln_final"]))
-        self.unembed = Unembed(OutputEmbeddings(self.hf_model))
+        self.ln_final = self._make_norm("", "ln_final", Place(base, family.components["ln_final"]))
+        self.unembed = Unembed(OutputEmbeddings(self.hf_model), drop_in)
+
+    def _make_norm(self, prefix: str, part: str, place: Place) -> Any:
+        instrumentation = self.instrumentation
+        return norm_component(prefix + part, instrumentation.hook_points, place, instrumentation.family, part)
 
     def _make_block(self, index: int) -> Block:
         family, points, name = self.instrumentation.family, self.instrumentation.hook_points, f"blocks.{index}"
         components, drop_in = family.components, drop_in_of(family)
         block = Place(self.instrumentation.model, f"{components['blocks']}.{index}")
-        attention = Attention(f"{name}.attn", points, block, family, drop_in)
-        mlp = MLP(f"{name}.mlp", points, block, drop_in, components["mlp"])
-        ln1, ln2 = (LayerNorm(f"{name}.{norm}", points, block.inside(components[norm])) for norm in ("ln1", "ln2"))
-        return Block(name, points, (ln1, attention, ln2, mlp), self.forward)
+
+        def norm(part: str) -> dict[str, Any]:
+            if part not in components:
+                return {}
+            path = components[part]
+            if part == "ln2" and part in family.optional and not block.inside(path).exists:
+                # Such blocks share the first.
+                path = components["ln1"]
+            return {part: self._make_norm(f"{name}.", part, block.inside(path))}
+
+        attention = {"attn": Attention(f"{name}.attn", points, block, family, drop_in)}
+        mlp = {"mlp": MLP(f"{name}.mlp", points, block, family, drop_in)}
+        if family.block.norms == "before":
+            parts = norm("ln1") | attention | norm("ln1_post") | norm("ln2") | mlp | norm("ln2_post")
+        else:
+            parts = attention | norm("ln1") | mlp | norm("ln2")
+        return Block(name, points, parts, self.forward)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -145,18 +163,22 @@ class HookedTransformer(Loading, Generation, Caching):
         embedding: Any = self.embed.module
         config: Any = self.instrumentation.model.config
         d_model, d_vocab = config.hidden_size, vocabulary_of(embedding)
-        d_mlps = [d_out_of(block.mlp.input) for block in self.blocks[:1]]
-        d_mlp = d_mlps[0] if d_mlps and d_mlps[0] else d_mlp_of(config)
+        blocks = self.blocks
+        d_mlp = (blocks[0].mlp.d_mlp if blocks else None) or d_mlp_of(config)
         # Layers may differ after pruning; then the most that any has.
-        n_heads = max((block.attn.n_heads for block in self.blocks), default=config.num_attention_heads)
-        n_layers = self._n_layers()
+        n_heads = max((block.attn.n_heads for block in blocks), default=config.num_attention_heads)
+        n_key_value_heads = max((block.attn.n_key_value_heads for block in blocks), default=n_heads)
+        d_head = blocks[0].attn.d_head if blocks else config.hidden_size // config.num_attention_heads
+        gated = self.instrumentation.family.mlp.gated
         return {
-            "n_layers": n_layers,
+            "n_layers": len(blocks),
             "n_heads": n_heads,
+            "n_key_value_heads": None if n_key_value_heads == n_heads else n_key_value_heads,
+            "d_head": d_head,
             "d_mlp": d_mlp,
             "d_vocab": d_vocab,
             "d_vocab_out": d_out_of(self.unembed.module) or d_vocab,
-            "n_params": n_layers * (4 * d_model * d_model + 2 * d_model * d_mlp),
+            "n_params": len(blocks) * (4 * d_model * d_head * n_heads + (2 + gated) * d_model * d_mlp),
             "device": device_of(embedding),
             "dtype": embedding.weight.dtype if embedding.weight.is_floating_point() else self.hf_model.dtype,
         }

@@ -42,15 +42,45 @@ def bias_of(module: nn.Module, name: str) -> torch.Tensor:
     Raises:
         UnreadableWeightError: see :func:`weight_of`.
     """
-    if _lacks_bias(module):
+    if lacks_bias(module):
         matrix = matrix_of(module, name)
         return torch.zeros(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
     return _readable(module, "bias", name)
 
 
+def gain_of(module: nn.Module, name: str, own: bool) -> torch.Tensor:
+    """The weight ``[d_model]`` of a norm; ones that belong to nothing where it has none.
+
+    Args:
+        own: whether the norm is of a class of its family's own.
+
+    Raises:
+        UnreadableWeightError: it is quantized, offloaded, or something else stands in the norm's place.
+    """
+    if not own:
+        return weight_of(module, name)
+    if not module._parameters:
+        shape = vars(module).get("normalized_shape")
+        if shape is None:
+            raise _in_its_place(module, name)
+        return torch.ones(tuple(shape))
+    return _readable(module, "weight", name, own=True)
+
+
+def shift_of(module: nn.Module, name: str, own: bool) -> torch.Tensor:
+    """The bias ``[d_model]`` of a norm; zeros that belong to nothing where it has none.
+
+    Raises:
+        UnreadableWeightError: see :func:`gain_of`.
+    """
+    if own or lacks_bias(module):
+        return torch.zeros_like(gain_of(module, name, own))
+    return _readable(module, "bias", name)
+
+
 def ensure_bias(module: nn.Module, name: str) -> bool:
     """Give a projection without a bias one of zeros. Return whether it needed one."""
-    if not _lacks_bias(module):
+    if not lacks_bias(module):
         return False
     module.bias = nn.Parameter(bias_of(module, name), requires_grad=bool(matrix_of(module, name).requires_grad))
     return True
@@ -110,18 +140,19 @@ def _offloading(module: nn.Module) -> list[Any]:
     return [each for each in several if "execution_device" in vars(each)]
 
 
-def _lacks_bias(module: nn.Module) -> bool:
+def lacks_bias(module: nn.Module) -> bool:
+    """Whether a projection could have a bias and has none."""
     return "bias" in module._parameters and module._parameters["bias"] is None
 
 
-def _readable(module: nn.Module, kind: str, name: str) -> torch.Tensor:
-    """``module``'s ``weight`` or ``bias``, if it is what ``name`` stands for."""
-    if not isinstance(module, nn.Linear | Conv1D | nn.Embedding | nn.LayerNorm):
-        raise UnreadableWeightError(
-            f"{name} cannot be looked at: {type(module).__module__}.{type(module).__name__} stands in its place, and "
-            "what it computes is not one matrix that could be shown. Take the wrapper off or merge it into the weight "
-            "(peft: merge_and_unload()), or read it through model.hf_model."
-        )
+def _readable(module: nn.Module, kind: str, name: str, own: bool = False) -> torch.Tensor:
+    """``module``'s ``weight`` or ``bias``, if it is what ``name`` stands for.
+
+    Args:
+        own: whether the module is of a class of its family's own, so that only itself knows its weight's shape.
+    """
+    if not (own or isinstance(module, nn.Linear | Conv1D | nn.Embedding | nn.LayerNorm)):
+        raise _in_its_place(module, name)
     weight: Any = getattr(module, kind, None)  # a quantized module may have none
     if not isinstance(weight, torch.Tensor):
         raise _quantized(module, name, f"no {kind}")
@@ -133,10 +164,18 @@ def _readable(module: nn.Module, kind: str, name: str) -> torch.Tensor:
             f"at. Read it inside `with accelerate.utils.align_module_device(module)`, where module is the "
             f"{type(module).__name__} in model.hf_model, or load the model without offloading."
         )
-    expected = _shape(module, kind)
+    expected = tuple(weight.shape) if own else _shape(module, kind)
     if tuple(weight.shape) != expected:
         raise _quantized(module, name, f"a {kind} of shape {list(weight.shape)} instead of {list(expected)}")
     return weight
+
+
+def _in_its_place(module: nn.Module, name: str) -> UnreadableWeightError:
+    return UnreadableWeightError(
+        f"{name} cannot be looked at: {type(module).__module__}.{type(module).__name__} stands in its place, and "
+        "what it computes is not one matrix that could be shown. Take the wrapper off or merge it into the weight "
+        "(peft: merge_and_unload()), or read it through model.hf_model."
+    )
 
 
 def _is_plain(weight: torch.Tensor) -> bool:

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from mishformer_lens.errors import ForwardArgumentsError
+from mishformer_lens.hooked_transformer.families import drop_in_of
 from mishformer_lens.hooked_transformer.key_values import PastKeyValues, positions_of
+from mishformer_lens.hooked_transformer.starting import start_at_place
 from mishformer_lens.hooked_transformer.tokens import USE_DEFAULT_VALUE, PaddingSide, Tokens, is_text
 from mishformer_lens.hooked_transformer.transformer_lens_compat import utils
-from mishformer_lens.partial import Stopped, start_at, stop_before
+from mishformer_lens.partial import Stopped, stop_before
 
 # What HuggingFace's losses leave out.
 _IGNORED: Final = -100
@@ -75,7 +77,7 @@ class Running(Tokens):
             start_at_layer: begin with this layer; negative numbers count from the end. The embedding and the layers
                 before it do not run and their hooks do not fire.
             tokens: ``[batch, pos]``, for the loss where ``input`` has none.
-            shortformer_pos_embed: must be None; neither family has it.
+            shortformer_pos_embed: must be None; no family has it.
             attention_mask: 1 for tokens, 0 for padding, ``[batch, pos]``; with ``start_at_layer`` and a cache also
                 that of all positions, ``[batch, past + pos]``, as :meth:`input_to_embed` returns it. By default what is
                 not padding under left padding or with a cache, and none otherwise, as in TransformerLens.
@@ -90,7 +92,7 @@ class Running(Tokens):
         """
         if shortformer_pos_embed is not None:
             raise ForwardArgumentsError(
-                "shortformer_pos_embed is given, but GPT-2 and GPT-NeoX have no such embedding."
+                "shortformer_pos_embed is given, and the families that this serves have no such embedding."
             )
         if return_type not in ("logits", "loss", "both", None):
             raise ForwardArgumentsError(f"return_type is {return_type!r}; it must be 'logits', 'loss', 'both' or None.")
@@ -118,7 +120,7 @@ class Running(Tokens):
             if stop_at_layer is not None:
                 context.enter_context(stop_before(self.instrumentation.model, self._module_at(stop_at_layer)))
             if start_at_layer is not None:
-                context.enter_context(start_at(self.instrumentation, layers.start, inputs.embeddings))
+                context.enter_context(start_at_place(self.instrumentation, layers.start, inputs.embeddings))
             try:
                 logits, loss = self._run(inputs, past)
             except Stopped as stopped:
@@ -196,7 +198,9 @@ class Running(Tokens):
             arguments["labels"] = inputs.labels
         if inputs.mask is not None:
             positions = positions_of(inputs.mask)
-            arguments |= {"attention_mask": inputs.mask, "position_ids": positions[:, past.length if past else 0 :]}
+            arguments["attention_mask"] = inputs.mask
+            if not drop_in_of(self.instrumentation.family).counts_positions:
+                arguments["position_ids"] = positions[:, past.length if past else 0 :]
         variant = self.instrumentation.variant
         if not inputs.kept:
             # Keys and values of no layer: some releases do not expect that.

@@ -21,7 +21,7 @@ class Weights(HookedTransformerBase):
         if self.cfg.positional_embedding_type == "standard":
             yield self.pos_embed
         for block in self.blocks:
-            yield from (block.ln1, block.attn, block.ln2, block.mlp)
+            yield from block.components
         yield self.ln_final
         yield self.unembed
 
@@ -98,9 +98,9 @@ class Weights(HookedTransformerBase):
         return self._stacked("mlp", "W_in")
 
     @property
-    def W_gate(self) -> None:
-        """None: neither family has gated MLPs."""
-        return
+    def W_gate(self) -> torch.Tensor | None:
+        """``[n_layers, d_model, d_mlp]`` of gated MLPs; None where they are not gated."""
+        return self._stacked("mlp", "W_gate") if self.cfg.gated_mlp else None
 
     @property
     def W_out(self) -> torch.Tensor:

@@ -18,10 +18,15 @@ class Norm:
     Attributes:
         kind: ``layer``: ``hook_normalized`` comes after gain and bias; ``rms``: before the gain.
         own: whether they are of a class of the family's own; else of torch's.
+        gain_from_one: whether the gain is one and what the weight adds to it.
+        eps: the norm's attribute that has what is added to the variance, or the number itself.
     """
 
     kind: Literal["layer", "rms"]
     own: bool
+    # What follows says where numbers are, and nothing of hook points: not shown, so that records stay as they are.
+    gain_from_one: bool = dataclasses.field(default=False, repr=False)
+    eps: str | float = dataclasses.field(default="eps", repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Attention:
             it has none in some releases, and as many as the model's width has room for.
         n_key_value_heads: likewise the number of heads of keys and values. None where there are as many as of queries.
         configured_keys: the configuration's field that says as much; or the number, where it is always the same.
+        adjacent_pairs: whether two neighbouring numbers are rotated together, rather than one of either half.
     """
 
     rotary: bool
@@ -53,6 +59,7 @@ class Attention:
     n_heads: str | None = None
     n_key_value_heads: str | None = None
     configured_keys: str | int = "num_key_value_heads"
+    adjacent_pairs: bool = dataclasses.field(default=False, repr=False)
 
     def has_fewer_keys(self, config: Any) -> bool:
         """Whether keys and values have fewer heads than queries in a model with that configuration."""
@@ -137,21 +144,45 @@ class DropIn:
 
     Attributes:
         embed: HuggingFace's name of the token embedding, seen from the base model.
-        qkv, output: the attention's projections, into queries, keys and values together and back, seen from a block.
+        qkv: the attention's projections into queries, keys and values, seen from a block: one for all, or one for each.
+        output: its projection back.
         mlp_in, mlp_out: likewise the MLP's.
-        config: TransformerLens's configuration field to HuggingFace's.
+        mlp_gate: of a gated MLP, the projection whose activation multiplies the other's. None where ``mlp_in`` gives
+            both, this one first.
+        config: TransformerLens's configuration field to HuggingFace's; or to several, of which the first that is set
+            counts.
+        fixed: configuration fields that are the same in all models of the family.
         pos_embed: the embedding of positions, seen from the base model.
+        first_position: its row for position 0.
+        counts_positions: whether the model tells positions from the attention mask, and takes none in some releases.
         rotary: for rotary embeddings, what older configurations call the part of a head that is rotated, and the base;
             newer ones gather both in ``rope_parameters``.
+        embedding_factor: the configuration field that the token embedding is multiplied by before the blocks, and its
+            exponent.
+        logit_factor: likewise the unembedding's output.
+        output_factor: likewise what attention and MLP write to the residual stream.
+        not_by_hand: what its attention does, beside what its parts say, that cannot be computed from weights alone.
         dataset: TransformerLens's name of a dataset like that which the family was trained on.
+        prepend_bos: whether TransformerLens puts a BOS token before text.
+        names: TransformerLens's short names of models to HuggingFace's.
     """
 
     embed: str
-    qkv: str
+    qkv: str | tuple[str, str, str]
     output: str
     mlp_in: str
     mlp_out: str
-    config: Mapping[str, str]
+    config: Mapping[str, str | tuple[str, ...]]
+    mlp_gate: str | None = None
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pos_embed: str | None = None
+    first_position: int = 0
+    counts_positions: bool = False
     rotary: tuple[str, str] | None = None
+    embedding_factor: tuple[str, float] | None = None
+    logit_factor: tuple[str, float] | None = None
+    output_factor: tuple[str, float] | None = None
+    not_by_hand: str | None = None
     dataset: str = "pile"
+    prepend_bos: bool = True
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -134,7 +134,7 @@ def test_an_additive_mask(model: HookedTransformer) -> None:
 def test_gradients_reach_the_weights(model: HookedTransformer) -> None:
     given = inputs_of(cached(model))
     model.blocks[1].attn(given, given, given).sum().backward()
-    assert model.blocks[1].attn.qkv.weight.grad.abs().sum() > 0
+    assert model.blocks[1].attn.query.weight.grad.abs().sum() > 0
 
 
 @needs_reference

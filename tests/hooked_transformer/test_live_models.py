@@ -136,7 +136,7 @@ def test_one_block_at_two_places_has_one_set_of_weights(kind: str) -> None:
     model = make_model_of(kind)
     blocks_of(model.hf_model)[1] = blocks_of(model.hf_model)[0]
     assert len(model.blocks) == 2
-    assert model.blocks[0].attn.qkv is model.blocks[1].attn.qkv
+    assert model.blocks[0].attn.query is model.blocks[1].attn.query
 
 
 def test_a_projection_of_another_width_by_hand(kind: str) -> None:

@@ -42,11 +42,11 @@ def test_writing_to_a_view_changes_the_model(model: HookedTransformer) -> None:
 
 
 def test_assigning_copies_into_the_view(model: HookedTransformer) -> None:
-    attn, parameter = model.blocks[0].attn, model.blocks[0].attn.qkv.weight
+    attn, parameter = model.blocks[0].attn, model.blocks[0].attn.query.weight
     new = torch.randn(attn.W_V.shape)
     others = attn.W_Q.clone(), attn.W_K.clone()
     attn.W_V = new
-    assert attn.qkv.weight is parameter
+    assert attn.query.weight is parameter
     assert torch.equal(attn.W_V, new)
     assert torch.equal(attn.W_Q, others[0])
     assert torch.equal(attn.W_K, others[1])

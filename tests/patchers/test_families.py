@@ -175,8 +175,14 @@ def test_a_description_is_read_when_it_is_asked_for() -> None:
 
 def test_the_parts_of_the_drop_in_are_those_of_the_description() -> None:
     for family in FAMILIES.values():
-        if family.drop_in is not None:
-            assert (family.drop_in.pos_embed is not None) == family.learned_positions
-            assert (family.drop_in.rotary is not None) == family.attention.rotary
-            assert family.drop_in.output.startswith(f"{family.components['attn']}.")
-            assert family.drop_in.mlp_out.startswith(f"{family.components['mlp']}.")
+        drop_in, components = family.drop_in, family.components
+        if drop_in is None:
+            continue
+        assert (drop_in.pos_embed is not None) == family.learned_positions
+        # GPT-J's configuration says how many numbers are rotated, and has one base.
+        rotary = drop_in.rotary is not None or "rotary_dim" in drop_in.config
+        assert rotary == family.attention.rotary
+        assert drop_in.output.startswith(f"{components['attn']}.")
+        assert isinstance(drop_in.qkv, str) == (family.attention.qkv_layout is not None)
+        assert all(name.startswith(components["mlp"]) for name in (drop_in.mlp_in, drop_in.mlp_out))
+        assert drop_in.mlp_gate is None or family.mlp.gated

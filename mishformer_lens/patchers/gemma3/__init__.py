@@ -6,20 +6,28 @@ from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms
 from mishformer_lens.patchers.llama_like.components import (
     COMPONENTS,
+    DROP_IN,
     GROUPED_HEADS,
     PRE_AND_POST_NORMS,
     QUERY_KEY_NORMS,
+    RMS_NORM_FROM_ONE,
 )
-from mishformer_lens.patchers.parts import MLP, Norm
+from mishformer_lens.patchers.parts import MLP
 
 FAMILY = Family(
     name="gemma3",
     base_model="Gemma3TextModel",
     components=COMPONENTS | PRE_AND_POST_NORMS | QUERY_KEY_NORMS,
-    norm=Norm("rms", own=True),
+    norm=RMS_NORM_FROM_ONE,
     attention=dataclasses.replace(GROUPED_HEADS, query_key_norm="head pos"),
     mlp=MLP(gated=True),
     first_release="4.50",
+    drop_in=dataclasses.replace(
+        DROP_IN,
+        not_by_hand="its layers with a window may rotate queries and keys by other frequencies",
+        config={"act_fn": "hidden_activation"},
+        embedding_factor=("hidden_size", 0.5),
+    ),
     template="llama_like",
     prefix="Gemma3",
     forms={**forms.GEMMA, **forms.PRE_AND_POST_NORM_LAYER},

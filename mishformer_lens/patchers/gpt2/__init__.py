@@ -27,7 +27,6 @@ FAMILY = Family(
         mlp_in="mlp.c_fc",
         mlp_out="mlp.c_proj",
         config={
-            "eps": "layer_norm_epsilon",
             "act_fn": "activation_function",
             "use_attn_scale": "scale_attn_weights",
             "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx",

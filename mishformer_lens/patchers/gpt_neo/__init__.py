@@ -1,7 +1,7 @@
 """GPT-Neo (and TinyStories): what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.parts import Attention, Norm
+from mishformer_lens.patchers.parts import Attention, DropIn, Norm
 
 FAMILY = Family(
     name="gpt_neo",
@@ -18,4 +18,14 @@ FAMILY = Family(
     norm=Norm("layer", own=False),
     attention=Attention(rotary=False, n_heads="num_heads"),
     learned_positions=True,
+    drop_in=DropIn(
+        embed="wte",
+        pos_embed="wpe",
+        qkv=("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"),
+        output="attn.attention.out_proj",
+        mlp_in="mlp.c_fc",
+        mlp_out="mlp.c_proj",
+        config={"act_fn": "activation_function"},
+        fixed={"use_attn_scale": False},
+    ),
 )

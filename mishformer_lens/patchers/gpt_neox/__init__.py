@@ -23,7 +23,7 @@ FAMILY = Family(
         output="attention.dense",
         mlp_in="mlp.dense_h_to_4h",
         mlp_out="mlp.dense_4h_to_h",
-        config={"eps": "layer_norm_eps", "act_fn": "hidden_act", "parallel_attn_mlp": "use_parallel_residual"},
+        config={"act_fn": "hidden_act"},
         rotary=("rotary_pct", "rotary_emb_base"),
     ),
 )

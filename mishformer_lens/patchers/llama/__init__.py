@@ -2,14 +2,14 @@
 
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms
-from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
-from mishformer_lens.patchers.parts import MLP, Need, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, DROP_IN, GROUPED_HEADS, RMS_NORM
+from mishformer_lens.patchers.parts import MLP, Need
 
 FAMILY = Family(
     name="llama",
     base_model="LlamaModel",
     components=COMPONENTS,
-    norm=Norm("rms", own=True),
+    norm=RMS_NORM,
     attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
     needs={
@@ -19,6 +19,7 @@ FAMILY = Family(
             "hook the model, set model.config.pretraining_tp to 1",
         ),
     },
+    drop_in=DROP_IN,
     template="llama_like",
     prefix="Llama",
     forms=forms.LLAMA,

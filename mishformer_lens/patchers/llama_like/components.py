@@ -1,6 +1,7 @@
-"""What descriptions of llama-like families have in common: what they call their parts, and their attention."""
+"""What descriptions of llama-like families have in common: what they call their parts, their attention and
+weights."""
 
-from mishformer_lens.patchers.parts import Attention
+from mishformer_lens.patchers.parts import Attention, DropIn, Norm
 
 COMPONENTS = {
     "blocks": "layers",
@@ -30,3 +31,20 @@ GROUPED_HEADS = Attention(
     n_key_value_heads="config.num_key_value_heads",
 )
 """Attention whose heads the configuration tells; keys and values may have fewer of them."""
+
+RMS_NORM = Norm("rms", own=True, eps="variance_epsilon")
+
+RMS_NORM_FROM_ONE = Norm("rms", own=True, gain_from_one=True)
+"""As Gemma has it."""
+
+DROP_IN = DropIn(
+    embed="embed_tokens",
+    qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    output="self_attn.o_proj",
+    mlp_in="mlp.up_proj",
+    mlp_out="mlp.down_proj",
+    mlp_gate="mlp.gate_proj",
+    config={"act_fn": "hidden_act"},
+    rotary=("partial_rotary_factor", "rope_theta"),
+)
+"""Where Llama has its weights."""

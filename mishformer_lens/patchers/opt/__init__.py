@@ -1,7 +1,7 @@
 """OPT: what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.parts import Attention, Block, Norm
+from mishformer_lens.patchers.parts import Attention, Block, DropIn, Norm
 
 FAMILY = Family(
     name="opt",
@@ -21,4 +21,15 @@ FAMILY = Family(
     block=Block(norms_before="do_layer_norm_before"),
     # Models with norms in the residual stream have none behind it.
     optional=("ln_final",),
+    drop_in=DropIn(
+        embed="embed_tokens",
+        pos_embed="embed_positions",
+        first_position=2,
+        counts_positions=True,
+        qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        output="self_attn.out_proj",
+        mlp_in="fc1",
+        mlp_out="fc2",
+        config={"act_fn": "activation_function", "initializer_range": "init_std"},
+    ),
 )

@@ -4,7 +4,7 @@ import dataclasses
 
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms, parallel
-from mishformer_lens.patchers.llama_like.components import GROUPED_HEADS
+from mishformer_lens.patchers.llama_like.components import DROP_IN, GROUPED_HEADS
 from mishformer_lens.patchers.parts import Block, Norm
 
 FAMILY = Family(
@@ -24,6 +24,7 @@ FAMILY = Family(
     attention=dataclasses.replace(GROUPED_HEADS, query_key_norm="head pos"),
     block=Block(parallel=True, shared_norm=True),
     optional=("attn.q_norm", "attn.k_norm"),
+    drop_in=dataclasses.replace(DROP_IN, output="self_attn.dense", mlp_in="mlp.fc1", mlp_out="mlp.fc2", mlp_gate=None),
     template="llama_like",
     prefix="Phi",
     forms={

@@ -5,8 +5,8 @@ import dataclasses
 from mishformer_lens.engine import Edits
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms, fused
-from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
-from mishformer_lens.patchers.parts import MLP, PART_BY_PART, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, DROP_IN, GROUPED_HEADS, RMS_NORM
+from mishformer_lens.patchers.parts import MLP, PART_BY_PART
 
 
 def _layer(attention: str) -> Edits:
@@ -39,9 +39,10 @@ FAMILY = Family(
     name="phi3",
     base_model="Phi3Model",
     components=COMPONENTS,
-    norm=Norm("rms", own=True),
+    norm=RMS_NORM,
     attention=dataclasses.replace(GROUPED_HEADS, qkv_layout=PART_BY_PART),
     mlp=MLP(gated=True),
+    drop_in=dataclasses.replace(DROP_IN, qkv="self_attn.qkv_proj", mlp_in="mlp.gate_up_proj", mlp_gate=None),
     template="llama_like",
     prefix="Phi3",
     forms={

@@ -2,16 +2,17 @@
 
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms
-from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
-from mishformer_lens.patchers.parts import MLP, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, DROP_IN, GROUPED_HEADS, RMS_NORM
+from mishformer_lens.patchers.parts import MLP
 
 FAMILY = Family(
     name="qwen2",
     base_model="Qwen2Model",
     components=COMPONENTS,
-    norm=Norm("rms", own=True),
+    norm=RMS_NORM,
     attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
+    drop_in=DROP_IN,
     template="llama_like",
     prefix="Qwen2",
     forms=forms.LLAMA,

@@ -5,7 +5,7 @@ import dataclasses
 from mishformer_lens.engine import Edit
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms, parallel
-from mishformer_lens.patchers.llama_like.components import GROUPED_HEADS
+from mishformer_lens.patchers.llama_like.components import DROP_IN, GROUPED_HEADS
 from mishformer_lens.patchers.parts import MLP, Block, Norm
 
 LAYER: list[Edit | tuple[str, str]] = [
@@ -57,6 +57,7 @@ FAMILY = Family(
     # Parallel blocks have no second norm.
     block=Block(parallel="use_parallel_residual", shared_norm=True),
     optional=("attn.q_norm", "attn.k_norm", "ln2"),
+    drop_in=DROP_IN,
     template="llama_like",
     prefix="StableLm",
     forms={

@@ -1,8 +1,10 @@
 """StarCoder2: what its models have in every release."""
 
+import dataclasses
+
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms
-from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, DROP_IN, GROUPED_HEADS
 from mishformer_lens.patchers.parts import Norm
 
 FAMILY = Family(
@@ -11,6 +13,7 @@ FAMILY = Family(
     components=COMPONENTS,
     norm=Norm("layer", own=False),
     attention=GROUPED_HEADS,
+    drop_in=dataclasses.replace(DROP_IN, mlp_in="mlp.c_fc", mlp_out="mlp.c_proj", mlp_gate=None),
     template="llama_like",
     prefix="Starcoder2",
     forms={

@@ -11,12 +11,31 @@ from mishformer_lens.errors import UnknownHookError
 from tests.models import D_VOCAB, fill_weights, left_padding, make_tokens
 from tests.recording import assert_same, noise_like, recorded
 
+
+def makes_norms_without_weights() -> bool:
+    """Whether the installed release can."""
+    fields = {"hidden_size": 8, "ffn_dim": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 8}
+    try:
+        transformers.OPTModel(
+            transformers.OPTConfig(**fields, word_embed_proj_dim=8, layer_norm_elementwise_affine=False)
+        )
+    except AttributeError:
+        return False
+    return True
+
+
+WITHOUT_WEIGHTS = makes_norms_without_weights()
+
 # What their configurations say beside sizes. Dropout acts in training alone.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "opt-125m": {"do_layer_norm_before": True, "word_embed_proj_dim": 32},
     "opt-350m": {"do_layer_norm_before": False, "word_embed_proj_dim": 16},
 }
 SCORES = ("hook_attn_scores", "hook_pattern")
+
+
+# Beside what is published: some releases cannot make norms without weights.
+CHANGES = [{}, {"enable_bias": False, **({"layer_norm_elementwise_affine": False} if WITHOUT_WEIGHTS else {})}]
 
 
 def published(name: str, attention: str = "eager", **changes: Any) -> Any:
@@ -58,7 +77,7 @@ def observed(instrumentation: Any, attention: str) -> list[str]:
 
 @pytest.mark.parametrize("attention", offered())
 @pytest.mark.parametrize("name", PUBLISHED)
-@pytest.mark.parametrize("changes", [{}, {"enable_bias": False, "layer_norm_elementwise_affine": False}])
+@pytest.mark.parametrize("changes", CHANGES)
 def test_published_models_are_huggingface_s(name: str, attention: str, changes: dict[str, Any]) -> None:
     plain, model = published(name, attention, **changes), published(name, attention, **changes)
     instrumentation = mishformer_lens.instrument(model)
@@ -81,6 +100,12 @@ def test_published_models_are_huggingface_s(name: str, attention: str, changes: 
         assert_same(outputs(model), expected, "hooked")
     assert set(values) == set(observed(instrumentation, attention))
     assert ("ln_final.hook_scale" in instrumentation.hook_points) == (name == "opt-125m")
+
+
+def test_norms_without_weights_are_made_or_declared_impossible() -> None:
+    variant = mishformer_lens.variants["opt"]
+    assert variant is not None
+    assert WITHOUT_WEIGHTS or "layer_norm_elementwise_affine=False" in variant.unsupported
 
 
 def test_what_such_a_model_has_not_is_refused_by_name() -> None:

@@ -1,0 +1,45 @@
+"""Beginning a pass at a later layer, where models tell layers by how many were before them."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from mishformer_lens import partial
+from mishformer_lens.instrumentation import Instrumentation
+
+
+class _LeftOut(nn.Module):
+    """Stands in a layer's place for one pass, so that those behind it keep their numbers."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        # What models ask a layer for, such as of what kind it is.
+        vars(self).update({name: value for name, value in vars(layer).items() if isinstance(value, str | bool | int)})
+
+    def forward(self, hidden_states: Any, *_: Any, **__: Any) -> tuple[Any]:
+        """Its input, which the first layer that runs does not look at."""
+        return (hidden_states,)
+
+
+@contextlib.contextmanager
+def start_at_place(instrumentation: Instrumentation, layer: int, residual: torch.Tensor | None) -> Iterator[None]:
+    """Leave out the layers before ``layer``, and hand ``residual`` ``[batch, pos, d_model]`` to that one.
+
+    As :func:`mishformer_lens.partial.start_at` does it, which takes those layers out of the model's list. Where layers are
+    of several kinds others stand in for them: from some 5.x release on a model looks up the mask and the rotary
+    embedding of a layer's kind by its place in the list.
+    """
+    kinds = instrumentation.model.config.to_dict().get("layer_types") or ()  # type: ignore[union-attr, operator]
+    if len(set(kinds)) < 2:
+        with partial.start_at(instrumentation, layer, residual):
+            yield
+        return
+    first = list(instrumentation.blocks.children())[:layer]
+    with partial.start_at(instrumentation, layer, residual):
+        *others, (model, this, kept) = partial._partial_passes()
+        stand_ins = [_LeftOut(each) for each in first]
+        partial._kept.passes = [*others, (model, this, nn.ModuleList([*stand_ins, *kept.children()]))]
+        yield
