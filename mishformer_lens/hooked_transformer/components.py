@@ -35,7 +35,7 @@ from mishformer_lens.hooked_transformer.projections import (
 from mishformer_lens.hooked_transformer.transformer_lens_compat import FactoredMatrix
 from mishformer_lens.hooks import HookPoint
 from mishformer_lens.patchers import Family
-from mishformer_lens.patchers.parts import DropIn, Norm
+from mishformer_lens.patchers.parts import GROUP_BY_GROUP, DropIn, Norm
 from mishformer_lens.suggestions import did_you_mean
 
 
@@ -133,7 +133,7 @@ class View:
                 ensure_bias(module, name)
             check_assignable(module, "bias" if self.is_bias else "weight", name)
             value = value if added == 0 else value - added
-            self._read(component, name).copy_(value if factor == 1 else value / factor)
+            component.write(self._name, self._read(component, name), value if factor == 1 else value / factor)
 
     def module_of(self, component: "Component") -> Any:
         """The module whose weight it is."""
@@ -180,6 +180,10 @@ class Component:
         Raises:
             UnreadableWeightError: it is no weight of its own.
         """
+
+    def write(self, weight: str, view: torch.Tensor, value: torch.Tensor) -> None:  # noqa: ARG002 - others need it
+        """Put ``value`` where ``view`` of a weight looks."""
+        view.copy_(value)
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(f'{name} {self._shape(name)}' for name in self.weights)})"
@@ -289,6 +293,9 @@ class Attention(Component):
     ``[head_index, d_head]``, ``b_O`` is ``[d_model]``. ``_W_K``, ``_W_V`` and ``_b_K``, ``_b_V`` are the same with the
     heads of keys and values, which may be fewer. ``W_K``, ``W_V``, ``b_K``, ``b_V`` have as many heads as queries: the
     same views where there are as many, else copies, each repeated for the heads of queries that share it.
+
+    Where one projection gives keys between the queries that share them, ``W_Q`` and ``b_Q`` are no views: an edit in
+    place reaches nothing, and an assignment does.
 
     Attributes:
         q_norm, k_norm: the norms of queries and keys, in models that have them.
@@ -470,11 +477,30 @@ class Attention(Component):
         """``[..., outputs]`` of a projection as ``[..., head_index, d_head]`` of queries, keys or values, a view."""
         if isinstance(self._drop_in.qkv, tuple):
             return projected.unflatten(-1, (-1, self.d_head))
+        if self._family.attention.qkv_layout == GROUP_BY_GROUP:
+            heads: torch.Tensor = self._groups(projected)[part].flatten(-3, -2)
+            return heads
         if str(self._family.attention.qkv_layout).startswith("head"):
             return projected.unflatten(-1, (-1, 3, self.d_head))[..., part, :]
         n_heads = (self.n_heads, self.n_key_value_heads, self.n_key_value_heads)
         first = sum(n_heads[:part])
         return projected.unflatten(-1, (-1, self.d_head))[..., first : first + n_heads[part], :]
+
+    def _groups(self, projected: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Queries, keys and values ``[..., group, head_index, d_head]``, views."""
+        groups: torch.Tensor = projected.unflatten(-1, (self.n_key_value_heads, -1, self.d_head))
+        return groups[..., :-2, :], groups[..., -2:-1, :], groups[..., -1:, :]
+
+    def write(self, weight: str, view: torch.Tensor, value: torch.Tensor) -> None:
+        """As for other parts; queries among keys in their place."""
+        if weight not in ("W_Q", "b_Q") or self._family.attention.qkv_layout != GROUP_BY_GROUP:
+            super().write(weight, view, value)
+            return
+        name = f"{self.name}.{weight}"
+        whole = matrix_of(self.query, name) if weight == "W_Q" else bias_of(self.query, name)
+        queries = self._groups(whole)[0]
+        heads_last = value.transpose(0, 1) if weight == "W_Q" else value
+        queries.copy_(heads_last.unflatten(-2, queries.shape[-3:-1]))
 
     def _matrix(self, part: int, name: str) -> torch.Tensor:
         return self._heads(matrix_of(self._projection(part), name), part).transpose(0, 1)
@@ -645,7 +671,11 @@ class Block(Component):
 
 
 class Embed(Component):
-    """``W_E`` ``[d_vocab, d_model]``, with the factor that the model multiplies its embedding by."""
+    """``W_E`` ``[d_vocab, d_model]``, with the factor that the model multiplies its embedding by.
+
+    Attributes:
+        ln: the norm behind the embedding, in families that have one; else None.
+    """
 
     weights = ("W_E",)
     W_E = View(lambda self, name: weight_of(self.module, name), factor="_factor")
@@ -654,6 +684,7 @@ class Embed(Component):
         super().__init__("embed", {})
         self._place = place
         self._drop_in = drop_in
+        self.ln: RMSNorm | HeadNorms | None = None
 
     @property
     def module(self) -> Any:
@@ -668,6 +699,8 @@ class Embed(Component):
         """The embedding ``[batch, pos, d_model]`` of tokens ``[batch, pos]``, as ``hook_embed`` has it."""
         embedding: torch.Tensor = self.module(tokens)
         # In some releases the module multiplies by itself, in others what calls it does.
+        if self.ln is not None:
+            return self.ln(embedding)
         if self._factor == 1 or type(self.module).forward is not nn.Embedding.forward:
             return embedding
         return embedding * torch.tensor(self._factor, dtype=embedding.dtype)

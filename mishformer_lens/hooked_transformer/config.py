@@ -137,7 +137,6 @@ def config_of(
     values: dict[str, Any] = config.to_dict()
     fields: dict[str, Any] = {
         "d_model": config.hidden_size,
-        "n_ctx": config.max_position_embeddings,
         "model_name": str(values.get("_name_or_path") or "custom").rpartition("/")[2],
         "original_architecture": type(hf_model).__name__,
         "tokenizer_name": values.get("_name_or_path") or None,
@@ -153,11 +152,14 @@ def config_of(
         "attn_scores_soft_cap": values.get("attn_logit_softcapping") or -1.0,
         "output_logits_soft_cap": values.get("final_logit_softcapping") or -1.0,
         "attn_scale": _attn_scale(blocks, seen["d_head"]),
+        "post_embedding_ln": "embed.ln" in family.components,
         **seen,
         **{field: _first_set(values, names) for field, names in drop_in.config.items()},
         **drop_in.fixed,
         **_window_fields(blocks),
     }
+    if "n_ctx" not in fields:
+        fields["n_ctx"] = config.max_position_embeddings
     parallel = family.block.parallel
     fields["parallel_attn_mlp"] = bool(values[parallel]) if isinstance(parallel, str) else parallel
     if family.attention.rotary:

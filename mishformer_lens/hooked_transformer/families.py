@@ -51,6 +51,9 @@ def refuse_other_forms(instrumentation: Instrumentation) -> None:
 
 
 def _other_form(instrumentation: Instrumentation) -> str | None:
+    other_form = drop_in_of(instrumentation.family).other_form
+    if other_form is not None:
+        return other_form
     blocks = instrumentation.absent()
     if instrumentation.family.cross_attention is not None and any("cross_attn" not in missing for missing in blocks):
         return "cross-attention"

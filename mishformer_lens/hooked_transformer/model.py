@@ -94,6 +94,8 @@ class HookedTransformer(Loading, Generation, Caching):
         base, family = self.instrumentation.model, self.instrumentation.family
         drop_in = drop_in_of(family)
         self.embed = Embed(Place(base, drop_in.embed), drop_in)
+        if "embed.ln" in family.components:
+            self.embed.ln = self._make_norm("", "embed.ln", Place(base, family.components["embed.ln"]))
         if drop_in.pos_embed is not None:
             self.pos_embed = PosEmbed(Place(base, drop_in.pos_embed), drop_in.first_position)
         self._blocks: tuple[Block, ...] = ()

@@ -18,6 +18,8 @@ class Weights(HookedTransformerBase):
 
     def _components(self) -> Iterator[Component]:
         yield self.embed
+        if self.embed.ln is not None:
+            yield self.embed.ln
         if self.cfg.positional_embedding_type == "standard":
             yield self.pos_embed
         for block in self.blocks:

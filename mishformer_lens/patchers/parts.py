@@ -161,6 +161,7 @@ class DropIn:
             exponent.
         logit_factor: likewise the unembedding's output.
         output_factor: likewise what attention and MLP write to the residual stream.
+        other_form: what models of the family have that TransformerLens has no names for.
         not_by_hand: what its attention does, beside what its parts say, that cannot be computed from weights alone.
         dataset: TransformerLens's name of a dataset like that which the family was trained on.
         prepend_bos: whether TransformerLens puts a BOS token before text.
@@ -182,6 +183,7 @@ class DropIn:
     embedding_factor: tuple[str, float] | None = None
     logit_factor: tuple[str, float] | None = None
     output_factor: tuple[str, float] | None = None
+    other_form: str | None = None
     not_by_hand: str | None = None
     dataset: str = "pile"
     prepend_bos: bool = True

@@ -1,7 +1,7 @@
 """Falcon: what its models have in every release. The description is that of the 7B, which the others differ from."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.parts import GROUP_BY_GROUP, PART_BY_PART, Attention, Block, Norm
+from mishformer_lens.patchers.parts import GROUP_BY_GROUP, PART_BY_PART, Attention, Block, DropIn, Norm
 
 FAMILY = Family(
     name="falcon",
@@ -41,6 +41,23 @@ FAMILY = Family(
             {"new_decoder_architecture": False, "multi_query": False},
             {"attention.qkv_layout": "head part d_head", "attention.n_key_value_heads": None},
         ),
-        ({"alibi": True}, {"attention.rotary": False}),
+        (
+            {"alibi": True},
+            {
+                "attention.rotary": False,
+                "drop_in.fixed": {"positional_embedding_type": "alibi"},
+                "drop_in.rotary": None,
+                "drop_in.not_by_hand": "its scores have biases by position",
+            },
+        ),
+    ),
+    drop_in=DropIn(
+        embed="word_embeddings",
+        qkv="self_attention.query_key_value",
+        output="self_attention.dense",
+        mlp_in="mlp.dense_h_to_4h",
+        mlp_out="mlp.dense_4h_to_h",
+        config={"act_fn": "activation"},
+        rotary=("partial_rotary_factor", "rope_theta"),
     ),
 )

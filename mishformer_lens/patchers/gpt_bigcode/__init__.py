@@ -1,7 +1,7 @@
 """GPT-BigCode (SantaCoder, StarCoder): what its models have in every release."""
 
 from mishformer_lens.patchers.family import Family
-from mishformer_lens.patchers.parts import PART_BY_PART, Attention, Norm
+from mishformer_lens.patchers.parts import PART_BY_PART, Attention, DropIn, Norm
 
 FAMILY = Family(
     name="gpt_bigcode",
@@ -29,5 +29,14 @@ FAMILY = Family(
             {"multi_query": False},
             {"attention.qkv_layout": "head part d_head", "attention.n_key_value_heads": None},
         ),
+    ),
+    drop_in=DropIn(
+        embed="wte",
+        pos_embed="wpe",
+        qkv="attn.c_attn",
+        output="attn.c_proj",
+        mlp_in="mlp.c_fc",
+        mlp_out="mlp.c_proj",
+        config={"act_fn": "activation_function", "use_attn_scale": "scale_attn_weights"},
     ),
 )
