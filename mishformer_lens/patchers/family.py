@@ -153,13 +153,9 @@ class Family:
         return self.experts is not None and EXPERTS not in self.components
 
     def parts_of_block(self, n_experts: int) -> tuple[str, ...]:
-        """As :attr:`block_parts`, for a block with so many experts: those in whose code hook points are."""
-        if not n_experts:
-            return self.block_parts
-        if self.has_expert_modules:
-            return (*self.block_parts, *(f"{EXPERTS}.{number}" for number in range(n_experts)))
-        # The mixture itself only calls its router and its experts.
-        return tuple(part for part in self.block_parts if part != "mlp")
+        """As :attr:`block_parts`, with the experts of a block that has so many, where each is a module."""
+        numbers = range(n_experts) if self.has_expert_modules else ()
+        return (*self.block_parts, *(f"{EXPERTS}.{number}" for number in numbers))
 
     def path_of(self, part: str) -> str:
         """HuggingFace's name of a part, seen from where that in :attr:`components` is."""
@@ -172,7 +168,7 @@ class Family:
         """The part in whose code a hook point is: its own, or the block itself where that is no module."""
         if spec.is_of_expert and not self.has_expert_modules:
             return EXPERTS
-        if spec.name in ("mlp.hook_expert_weights", "mlp.hook_expert_indices") and ROUTER in self.components:
+        if spec.name == "mlp.hook_expert_weights" and ROUTER in self.components:
             return ROUTER
         return spec.part if self.components.get(spec.part) != "" else ""
 
@@ -191,9 +187,7 @@ class Family:
             # The block asks the norm that it shares with attention.
             return "", "ln1"
         home, taken_by = self.home_of(spec), spec.taken_by
-        if taken_by is None or home == EXPERTS:
-            return (home,)
-        return home, taken_by
+        return (home,) if taken_by in (None, home) else (home, taken_by)
 
     def has_torch_norm(self, part: str) -> bool:
         """Whether a part is one of torch's layer norms, rather than a norm of a class of the family's own."""
