@@ -183,8 +183,8 @@ def helpers_of_experts(
         return {}
     helpers: dict[str, object] = {}
     if "hook_expert_indices" in family.carried_by(place.part, n_experts):
-        hooks = (points[f"blocks.{place.layer}.mlp.hook_expert_{each}"] for each in ("weights", "indices"))
-        helpers["routing"] = Routing(*hooks, n_experts)
+        weights, indices = (points[f"blocks.{place.layer}.mlp.hook_expert_{each}"] for each in ("weights", "indices"))
+        helpers["routing"] = Routing(weights, indices, n_experts)
     if place.part == ("mlp" if family.has_expert_modules else EXPERTS):
         inside = (
             tuple(points[f"blocks.{place.layer}.{EXPERTS}.{number}.{hook}"] for hook in EXPERT_HOOKS)

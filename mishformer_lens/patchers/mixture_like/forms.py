@@ -67,6 +67,6 @@ MIXTURE_OF_MODULES: Edits = {
             "F.softmax(router_logits, dim=1, dtype=torch.float)",
             "self.hook_expert_weights(F.softmax(router_logits, dim=1, dtype=torch.float))",
         ),
-        *mixture("selected_experts")["SparseMoeBlock.forward"],  # type: ignore[list-item]
+        *mixture("selected_experts")["SparseMoeBlock.forward"],
     ],
 }

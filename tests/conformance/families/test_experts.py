@@ -89,12 +89,12 @@ def run(model: Any, points: Any, names: list[str], edits: Any = ()) -> dict[str,
 
 def rows_of(indices: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens that chose an expert, in the order of its rows, and with which choice they did."""
-    choice, token = torch.where(indices.T == number)
+    choice, token = torch.where(indices.T.eq(number))
     return token, choice
 
 
 def computed(mixture: Any, form: Kind, at: Any) -> torch.Tensor:
-    """What a mixture gives, but for a shared expert: from the activations of its experts, its choice and its weights."""
+    """What a mixture gives without a shared expert, from what its experts project back, its choice and its weights."""
     indices, weights = at("mlp.hook_expert_indices"), at("mlp.hook_expert_weights")
     # After the choice, the weights of experts chosen by an edit are their own; before it, those of the others stay.
     chosen = weights.gather(1, indices) if form.weights_after_choice else weights.topk(form.choices).values
@@ -383,7 +383,7 @@ def test_experts_whose_code_was_replaced_are_refused(kind: str, monkeypatch: pyt
         return own(self, *arguments, **named)
 
     monkeypatch.setattr(cls, "forward", replacement)
-    with pytest.raises(ReplacedCodeError, match="forward of .* was replaced by .*replacement"):
+    with pytest.raises(ReplacedCodeError, match=r"forward of .* was replaced by .*replacement"):
         instrumentation[f"{block}mlp.experts.0.hook_gate"].add_hook(lambda activation, hook: None)
     monkeypatch.undo()
     with instrumentation.caching([f"{block}mlp.experts.0.hook_gate"]) as cache:
