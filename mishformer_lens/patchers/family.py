@@ -69,7 +69,7 @@ class Variant:
 @functools.lru_cache(maxsize=256)
 def _replaced(family: "Family", variant: Variant) -> "Family":
     # One for each variant: what is known of its hook points is kept by it.
-    return dataclasses.replace(family, **variant.described)
+    return _redescribed(family, variant.described)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -302,6 +302,13 @@ class Family:
         return self
 
 
+def _redescribed(family: Family, values: Mapping[str, Any]) -> Family:
+    """The family with other values in its description; its variants are the very same."""
+    other = dataclasses.replace(family, **values)
+    vars(other)["variants"] = family.variants
+    return other
+
+
 @functools.lru_cache(maxsize=256)
 def _with_differences(family: Family, chosen: tuple[int, ...]) -> Family:
     """The description with some of ``family.models``, the same object each time."""
@@ -315,7 +322,7 @@ def _with_differences(family: Family, chosen: tuple[int, ...]) -> Family:
             elif inner:
                 value = dataclasses.replace(before, **{inner: value})
             values[whole] = value
-    return dataclasses.replace(family, **values)
+    return _redescribed(family, values)
 
 
 @functools.lru_cache(maxsize=1024)
