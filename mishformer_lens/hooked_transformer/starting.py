@@ -16,8 +16,12 @@ class _LeftOut(nn.Module):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        # What models ask a layer for, such as of what kind it is.
-        vars(self).update({name: value for name, value in vars(layer).items() if isinstance(value, str | bool | int)})
+        # Not as a part: it is the model's.
+        vars(self)["layer"] = layer
+
+    def __getattr__(self, name: str) -> Any:
+        """What models ask a layer for, such as of what kind it is."""
+        return getattr(vars(self)["layer"], name)
 
     def forward(self, hidden_states: Any, *_: Any, **__: Any) -> tuple[Any]:
         """Its input, which the first layer that runs does not look at."""
