@@ -6,7 +6,7 @@ computes them one after another instead: HuggingFace's own eager code.
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +14,6 @@ from torch import nn
 
 from mishformer_lens.errors import EagerFallbackWarning, HookShapeError
 from mishformer_lens.hooks import HookGroup, HookPoint
-from mishformer_lens.patchers import Family
-from mishformer_lens.patchers.contract import EXPERT_HOOKS, EXPERTS
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
@@ -173,25 +171,6 @@ class Routing:
             f"a hook on {self.hook_expert_indices.name} chose experts by {found}. Return the numbers of experts, of "
             f"{indices.dtype} and from 0 to {self.n_experts - 1}, or None to leave them as they are."
         )
-
-
-def helpers_of_experts(
-    points: Mapping[str, HookPoint], family: Family, place: "Place", n_experts: int
-) -> dict[str, object]:
-    """The helpers that a part carries for the experts of its block: name to helper."""
-    if not n_experts:
-        return {}
-    helpers: dict[str, object] = {}
-    if place.part == "mlp":
-        weights, indices = (points[f"blocks.{place.layer}.mlp.hook_expert_{each}"] for each in ("weights", "indices"))
-        helpers["routing"] = Routing(weights, indices, n_experts)
-    if place.part == ("mlp" if family.has_expert_modules else EXPERTS):
-        inside = (
-            tuple(points[f"blocks.{place.layer}.{EXPERTS}.{number}.{hook}"] for hook in EXPERT_HOOKS)
-            for number in range(n_experts)
-        )
-        helpers["expert_hooks"] = ExpertHooks(inside, place)
-    return helpers
 
 
 def number_of_experts(mlp: nn.Module | None) -> int:
