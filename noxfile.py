@@ -42,14 +42,15 @@ nox.options.sessions = [
     "types",
     "unit",
     "minimal",
-    # `coverage` runs all of `service`, the drop-in with the newest release, and the hook suite with three releases.
+    # `coverage` runs all of `service`, the drop-in with the newest release, and the hook suite with three releases;
+    # `edge` the families of which a variant begins at a release, in the first release of each source shape.
     *(
         f"drop_in-{PYTHON}(transformers='{cell.minor}')"
         for cell in GRID.newest_of_each_transformer_lens()
         if cell != GRID.newest
     ),
     *(
-        f"test-{PYTHON}(transformers='{cell.minor}')"
+        f"edge-{PYTHON}(transformers='{cell.minor}')"
         for cell in GRID.edges()
         if cell.minor not in (*WITH_CODE_OF_THEIR_OWN, GRID.newest.minor)
     ),
@@ -100,7 +101,11 @@ PARALLEL = ["--numprocesses=auto", "--maxprocesses=4"]
 def run_suite(session: nox.Session, *options: str, record: bool = False, **environment: str) -> None:
     """Runs the hook suite, and may record the outcome of the cell; or runs pytest with the arguments after `--`."""
     recorded = ["--outcomes=compat/outcomes"] if record else []
-    arguments = session.posargs or [*HOOK_SUITE, *options, *recorded]
+    if any(argument.startswith("--family") for argument in session.posargs):
+        # A part of the suite, of which there is no record.
+        arguments = [*HOOK_SUITE, *options, *session.posargs]
+    else:
+        arguments = session.posargs or [*HOOK_SUITE, *options, *recorded]
     session.run("pytest", *arguments, env=ENVIRONMENT | environment)
 
 
@@ -124,6 +129,15 @@ def define_cells(python: str) -> None:
 
 for each_python in GRID.pythons:
     define_cells(each_python)
+
+
+@nox.session(python=[PYTHON])
+@nox.parametrize("transformers", [nox.param(cell.minor, tags=["edges"]) for cell in GRID.edges()])
+def edge(session: nox.Session, transformers: str) -> None:
+    """What the hook suite has of the families with a variant that begins at one release of transformers."""
+    sync(session, GRID.cell(transformers).lock)
+    families = [f"--family={name}" for name in GRID.begin_at(transformers)]
+    session.run("pytest", *(session.posargs or [*HOOK_SUITE, *PARALLEL, *families]), env=ENVIRONMENT)
 
 
 @nox.session(python=[PYTHON])

@@ -6,7 +6,7 @@ computes them one after another instead: HuggingFace's own eager code.
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +14,6 @@ from torch import nn
 
 from mishformer_lens.errors import EagerFallbackWarning, HookShapeError
 from mishformer_lens.hooks import HookGroup, HookPoint
-from mishformer_lens.patchers import Family
-from mishformer_lens.patchers.contract import EXPERT_HOOKS, EXPERTS
-from mishformer_lens.patchers.family import ROUTER
 
 if TYPE_CHECKING:
     from mishformer_lens.lending import Place
@@ -42,18 +39,30 @@ class ExpertHooks(HookGroup):
         """Whether experts are to be computed one after another, for a hook that is inside one of them.
 
         Args:
-            implementation: how they are computed else.
+            implementation: transformers' name of what computes them else.
         """
         if not (self.listening and self.is_active()):
             return False
         if implementation not in (None, "eager"):
-            warnings.warn(
-                f"a hook is inside an expert: its layer computes its experts one after another while it is on, because "
-                f"experts_implementation {implementation!r} computes them together. Other layers go on as they do.",
-                EagerFallbackWarning,
-                stacklevel=3,
-            )
+            self._warn(f"experts_implementation {implementation!r}")
         return True
+
+    def take_turns(self, anyway: bool) -> bool:
+        """As :meth:`are_looked_into`, where the release itself decides whether they are computed so ``anyway``."""
+        if anyway:
+            return True
+        if not (self.listening and self.is_active()):
+            return False
+        self._warn("this release of transformers")
+        return True
+
+    def _warn(self, who: str) -> None:
+        warnings.warn(
+            f"a hook is inside an expert: its layer computes its experts one after another while it is on, because "
+            f"{who} computes them together. Other layers go on as they do.",
+            EagerFallbackWarning,
+            stacklevel=4,
+        )
 
     def unseen(self, module: nn.Module) -> Callable[..., Any]:
         """The forward that the experts have while nobody looks into them."""
@@ -82,6 +91,14 @@ class ExpertHooks(HookGroup):
             for point in points:
                 point(nothing)
 
+    def alternating(self, expert: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
+        """``hook_gate`` and ``hook_pre``, for an expert whose projection gives them in turn ``[token, 2 * d_mlp]``."""
+        gate, pre = activation[..., ::2], activation[..., 1::2]
+        hooked = self.gate(expert, gate), self.pre(expert, pre)
+        if hooked[0] is gate and hooked[1] is pre:
+            return activation
+        return torch.stack(hooked, -1).flatten(-2)
+
     def gate(self, expert: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
         """``hook_gate`` of an expert ``[token, d_mlp]``: what the activation function gets."""
         return self._hooked(0, expert, activation)
@@ -100,15 +117,37 @@ class ExpertHooks(HookGroup):
 
 
 class Routing:
-    """``hook_expert_indices``, which an edit may give the numbers of experts that there are.
+    """``hook_expert_indices``, which an edit may give the numbers of experts that there are; and weights of the chosen.
 
     Args:
         n_experts: how many there are.
     """
 
-    def __init__(self, hook_expert_indices: HookPoint, n_experts: int) -> None:
+    def __init__(self, hook_expert_weights: HookPoint, hook_expert_indices: HookPoint, n_experts: int) -> None:
+        self.hook_expert_weights = hook_expert_weights
         self.hook_expert_indices = hook_expert_indices
         self.n_experts = n_experts
+
+    def weighed(self, weights: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both as hooks leave them, where ``hook_expert_weights`` comes after the choice.
+
+        It shows the weights ``[batch * pos, expert]`` of all experts, zero for those that were not chosen. So an expert
+        that an edit of the indices chooses has no weight but that which an edit of the weights gives it.
+
+        Args:
+            weights: of the chosen ones alone ``[batch * pos, choice]``.
+
+        Raises:
+            HookShapeError: see :meth:`chosen`.
+        """
+        if not (self.hook_expert_weights.is_active() or self.hook_expert_indices.is_active()):
+            return weights, indices
+        of_all = weights.new_zeros(len(weights), self.n_experts).scatter(1, indices, weights)
+        edited = self.hook_expert_weights.changed(of_all) if self.hook_expert_weights.is_active() else None
+        chosen = self.chosen(indices)
+        if edited is None and chosen is indices:
+            return weights, indices
+        return (of_all if edited is None else edited).gather(1, chosen), chosen
 
     def chosen(self, indices: torch.Tensor) -> torch.Tensor:
         """``indices`` ``[batch * pos, choice]`` of the experts that each token goes to, as hooks leave them.
@@ -132,26 +171,6 @@ class Routing:
             f"a hook on {self.hook_expert_indices.name} chose experts by {found}. Return the numbers of experts, of "
             f"{indices.dtype} and from 0 to {self.n_experts - 1}, or None to leave them as they are."
         )
-
-
-def helpers_of_experts(
-    points: Mapping[str, HookPoint], family: Family, place: "Place", n_experts: int
-) -> dict[str, object]:
-    """The helpers that a part carries for the experts of its block: name to helper."""
-    if not n_experts:
-        return {}
-    helpers: dict[str, object] = {}
-    router = ROUTER if ROUTER in family.components else "mlp"
-    if place.part == router:
-        indices = points[f"blocks.{place.layer}.mlp.hook_expert_indices"]
-        helpers["routing"] = Routing(indices, n_experts)
-    if place.part == ("mlp" if family.has_expert_modules else EXPERTS):
-        inside = (
-            tuple(points[f"blocks.{place.layer}.{EXPERTS}.{number}.{hook}"] for hook in EXPERT_HOOKS)
-            for number in range(n_experts)
-        )
-        helpers["expert_hooks"] = ExpertHooks(inside, place)
-    return helpers
 
 
 def number_of_experts(mlp: nn.Module | None) -> int:

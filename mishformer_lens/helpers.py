@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 
 from mishformer_lens.attention_call import AttentionCall
 from mishformer_lens.attention_scores import AttentionScores
+from mishformer_lens.experts import ExpertHooks, Routing
 from mishformer_lens.hooks import HookPoint
 from mishformer_lens.lending import Place
 from mishformer_lens.norms import NormHooks
 from mishformer_lens.on_demand import AttentionInputs, HeadResults
 from mishformer_lens.patchers import Family
+from mishformer_lens.patchers.contract import EXPERT_HOOKS, EXPERTS
 from mishformer_lens.shared_norm import SharedNorm
 
 Points = Mapping[str, HookPoint]
@@ -67,3 +69,24 @@ def helpers_of_norm(points: Points, part: str, family: Family) -> dict[str, obje
     if family.has_torch_norm(part):
         return {"heads_first": True} if heads_first else {}
     return {"norm_hooks": NormHooks(points[f"{part}.hook_scale"], points[f"{part}.hook_normalized"], heads_first)}
+
+
+def helpers_of_experts(points: Points, family: Family, place: Place, n_experts: int) -> dict[str, object]:
+    """The helpers that the part at ``place`` carries for the experts of its block: name to helper.
+
+    Args:
+        points: the hook points of the model, by their names.
+    """
+    if not n_experts:
+        return {}
+    helpers: dict[str, object] = {}
+    if place.part == "mlp":
+        weights, indices = (points[f"blocks.{place.layer}.mlp.hook_expert_{each}"] for each in ("weights", "indices"))
+        helpers["routing"] = Routing(weights, indices, n_experts)
+    if place.part == ("mlp" if family.has_expert_modules else EXPERTS):
+        inside = (
+            tuple(points[f"blocks.{place.layer}.{EXPERTS}.{number}.{hook}"] for hook in EXPERT_HOOKS)
+            for number in range(n_experts)
+        )
+        helpers["expert_hooks"] = ExpertHooks(inside, place)
+    return helpers

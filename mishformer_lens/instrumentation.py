@@ -18,8 +18,8 @@ from mishformer_lens.errors import (
     UnknownHookError,
     UnsupportedModelError,
 )
-from mishformer_lens.experts import helpers_of_experts, number_of_experts
-from mishformer_lens.helpers import helpers_of_block, helpers_of_norm
+from mishformer_lens.experts import number_of_experts
+from mishformer_lens.helpers import helpers_of_block, helpers_of_experts, helpers_of_norm
 from mishformer_lens.hook_points import Absent, HookPoints, unflagged
 from mishformer_lens.hooks import HookPoint
 from mishformer_lens.lending import Place

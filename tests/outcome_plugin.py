@@ -15,7 +15,7 @@ import platform
 import subprocess
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,16 +34,26 @@ DEVICE_VARIABLE = "MISHFORMER_LENS_DEVICE"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--expected-failures", type=Path, metavar="FILE", default=EXPECTED_FAILURES)
+    parser.addoption(
+        "--family", action="append", default=[], metavar="NAME", help="run what is of this family only; may be repeated"
+    )
     parser.addoption("--outcomes", type=Path, metavar="FOLDER", help="write a record of the run to this folder")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("family") and config.getoption("outcomes") is not None:
+        raise pytest.UsageError("--outcomes records what a cell's whole suite did, and --family runs a part of it")
     # The processes that pytest-xdist hands tests to have a workerinput; they report to the one that writes the record.
     if config.getoption("outcomes") is not None and "workerinput" not in vars(config):
         config.pluginmanager.register(Recorder(config.getoption("outcomes")), "outcome recorder")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    families = config.getoption("family")
+    if families:
+        chosen = select(items, families)
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
     expected = [entry for entry in read_expected_failures(config.getoption("expected_failures")) if entry.applies()]
     for item in items:
         for entry in expected:
@@ -105,6 +115,33 @@ class Where:
     feature: str = ""
     hook_point: str = ""
     tier: str = ""
+
+
+def select(items: Iterable[pytest.Item], families: Iterable[str]) -> list[pytest.Item]:
+    """The tests that are of one of these families, by their parameters.
+
+    Raises:
+        pytest.UsageError: there is no such family.
+    """
+    from mishformer_lens.patchers import FAMILIES
+    from mishformer_lens.suggestions import did_you_mean
+
+    for name in families:
+        if name not in FAMILIES:
+            raise pytest.UsageError(f"--family: there is no family {name!r}. {did_you_mean(name, FAMILIES)}")
+    wanted = set(families)
+    return [item for item in items if wanted & set(_families_of(item))]
+
+
+def _families_of(item: pytest.Item) -> Iterator[str]:
+    parameters: dict[str, Any] = vars(item)["callspec"].params if "callspec" in vars(item) else {}
+    for name, value in parameters.items():
+        if name in ("case", "float32_case") and "dtype" in dir(value):
+            yield value.family
+        elif name == "kind" and isinstance(value, str):
+            yield family_of(value)
+        elif name == "family":
+            yield value if isinstance(value, str) else str(value.name)
 
 
 def family_of(kind: str) -> str:

@@ -68,6 +68,18 @@ class Grid:
             edges.update(minors[:1])
         return tuple(cell for cell in self.cells if cell.minor in edges)
 
+    def begin_at(self, minor: str, fingerprints: Path = FINGERPRINTS_FILE) -> tuple[str, ...]:
+        """The families with a variant whose first cell this one is."""
+        table = json.loads(fingerprints.read_text(encoding="utf-8"))
+        found = []
+        for name, entry in table.items():
+            for shapes in entry["shapes"].values():
+                served = {release for shape in shapes.values() for release in shape["releases"]}
+                minors = [cell.minor for cell in self.cells if cell.transformers in served]
+                if minors[:1] == [minor]:
+                    found.append(name)
+        return tuple(dict.fromkeys(found))
+
     def newest_of_each_transformer_lens(self) -> tuple[Cell, ...]:
         """The newest cell that runs with each release of TransformerLens in the grid."""
         return tuple({cell.transformer_lens: cell for cell in self.cells}.values())

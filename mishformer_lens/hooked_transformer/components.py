@@ -476,15 +476,18 @@ class Attention(Component):
     def _heads(self, projected: torch.Tensor, part: int) -> torch.Tensor:
         """``[..., outputs]`` of a projection as ``[..., head_index, d_head]`` of queries, keys or values, a view."""
         if isinstance(self._drop_in.qkv, tuple):
-            return projected.unflatten(-1, (-1, self.d_head))
+            split: torch.Tensor = projected.unflatten(-1, (-1, self.d_head))
+            return split
         if self._family.attention.qkv_layout == GROUP_BY_GROUP:
-            heads: torch.Tensor = self._groups(projected)[part].flatten(-3, -2)
-            return heads
+            among_keys: torch.Tensor = self._groups(projected)[part].flatten(-3, -2)
+            return among_keys
         if str(self._family.attention.qkv_layout).startswith("head"):
-            return projected.unflatten(-1, (-1, 3, self.d_head))[..., part, :]
+            fused: torch.Tensor = projected.unflatten(-1, (-1, 3, self.d_head))[..., part, :]
+            return fused
         n_heads = (self.n_heads, self.n_key_value_heads, self.n_key_value_heads)
         first = sum(n_heads[:part])
-        return projected.unflatten(-1, (-1, self.d_head))[..., first : first + n_heads[part], :]
+        heads: torch.Tensor = projected.unflatten(-1, (-1, self.d_head))[..., first : first + n_heads[part], :]
+        return heads
 
     def _groups(self, projected: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Queries, keys and values ``[..., group, head_index, d_head]``, views."""

@@ -3,13 +3,14 @@
 # ruff: noqa: A002 - the arguments' names are TransformerLens's
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from torch import nn
 
-from mishformer_lens.errors import ForwardArgumentsError
+from mishformer_lens.errors import ForwardArgumentsError, KeyValueCacheError
 from mishformer_lens.hooked_transformer.families import drop_in_of
 from mishformer_lens.hooked_transformer.key_values import PastKeyValues, positions_of
 from mishformer_lens.hooked_transformer.starting import start_at_place
@@ -202,16 +203,31 @@ class Running(Tokens):
             if not drop_in_of(self.instrumentation.family).counts_positions:
                 arguments["position_ids"] = positions[:, past.length if past else 0 :]
         variant = self.instrumentation.variant
-        if not inputs.kept:
-            # Keys and values of no layer: some releases do not expect that.
+        if not inputs.kept or (past is None and inputs.kept.start > 0):
+            # Keys and values of no layer, or of some: some releases do not expect that.
             arguments["use_cache"] = False
         elif past is not None:
             arguments["use_cache"] = True
+            self._refuse_windows(past, inputs)
             arguments[variant.cache_argument] = past.for_hugging_face(variant.cache_by_place, inputs.kept)
         output = self.hf_model(**arguments)
         if past is not None and inputs.kept:
             past.take(output[variant.cache_argument], inputs.own_mask)
         return output.logits, None if inputs.labels is None else output.loss
+
+    def _refuse_windows(self, past: PastKeyValues, inputs: _Inputs) -> None:
+        """Refuse a cache of more keys than a layer with a window sees, where models count on a cache of their own."""
+        windows = [block.attn.window for block in self.blocks]
+        smallest = min((window for window in windows if window is not None), default=None)
+        given = inputs.embeddings if inputs.tokens is None else inputs.tokens
+        n_keys = past.length + (0 if given is None else given.shape[1])
+        own = vars(sys.modules[self.instrumentation.family.module_name])
+        if smallest is not None and n_keys > smallest and "HybridCache" in own:
+            raise KeyValueCacheError(
+                f"past_kv_cache would have {n_keys} keys, and some layers see {smallest}: in this release of "
+                "transformers these models tell them right in a cache of their own only, which generate() uses. Pass "
+                "all tokens at once, or upgrade transformers to 4.53 or later."
+            )
 
     def _tokens_for_loss(self, inputs: _Inputs, tokens: torch.Tensor | None, return_type: str) -> torch.Tensor:
         tokens = tokens if inputs.tokens is None else inputs.tokens

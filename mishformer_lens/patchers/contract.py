@@ -19,7 +19,8 @@ class HookSpec:
         axes: the axes of the activation, in the order in which hooks see them.
         flag: TransformerLens's configuration flag without which its own models leave this hook point silent.
             Here the activation is computed whenever a hook is attached, whatever the flag says.
-        taken_by: another part of the block whose patched code computes with what hooks made of the activation.
+        taken_by: another part of the block whose patched code computes with what hooks made of the activation, or
+            calls the part that it is in.
         shared: whether others than what comes next have the activation, as who gave ``inputs_embeds``, or the
             ``hidden_states`` that a model returns: an edit in place is not to reach them.
     """
@@ -135,17 +136,21 @@ def _mlp_or_mixture(
         return _mlp("mlp", mlp, NEURONS)
     numbers = ["{e}"] if n_experts is None else list(range(n_experts))
     mixture = [
-        HookSpec("mlp.hook_expert_weights", WEIGHTS),
+        HookSpec("mlp.hook_expert_weights", WEIGHTS, taken_by="mlp"),
         # In place, an edit would reach what the gradient of the weights is told from.
         HookSpec("mlp.hook_expert_indices", CHOICES, shared=True),
-        # The mixture tells hooks of experts that have no tokens.
         *(
             HookSpec(f"{EXPERTS}.{number}.{hook}", EXPERT_NEURONS, taken_by="mlp")
             for number in numbers
             for hook in EXPERT_HOOKS
         ),
     ]
-    shared = [spec for part in parts if part in SHARED_EXPERTS for spec in _mlp(part, mlp, SHARED_EXPERT_NEURONS)]
+    shared = [
+        dataclasses.replace(spec, taken_by="mlp")
+        for part in parts
+        if part in SHARED_EXPERTS
+        for spec in _mlp(part, mlp, SHARED_EXPERT_NEURONS)
+    ]
     whole = [*shared, *mixture] if experts.shared_first else [*mixture, *shared]
     dense = _mlp("mlp", mlp, NEURONS) if n_experts is None and not experts.in_every_block else ()
     return (*dense, *whole)

@@ -69,7 +69,7 @@ class Variant:
 @functools.lru_cache(maxsize=256)
 def _replaced(family: "Family", variant: Variant) -> "Family":
     # One for each variant: what is known of its hook points is kept by it.
-    return dataclasses.replace(family, **variant.described)
+    return _redescribed(family, variant.described)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -206,12 +206,8 @@ class Family:
         """
         found = self.components_of(missing).items()
         parts = tuple(part for part, name in found if name and part not in missing | _PARTS_OF_THE_MODEL)
-        if not n_experts:
-            return parts
-        if self.has_expert_modules:
-            return (*parts, *(f"{EXPERTS}.{number}" for number in range(n_experts)))
-        # The mixture itself only calls its router and its experts.
-        return tuple(part for part in parts if part != "mlp")
+        numbers = range(n_experts) if self.has_expert_modules else ()
+        return (*parts, *(f"{EXPERTS}.{number}" for number in numbers))
 
     @functools.cached_property
     def model_parts(self) -> tuple[str, ...]:
@@ -238,7 +234,7 @@ class Family:
             return writes
         if spec.is_of_expert and not self.has_expert_modules:
             return EXPERTS
-        if spec.name in ("mlp.hook_expert_weights", "mlp.hook_expert_indices") and ROUTER in self.components:
+        if spec.name == "mlp.hook_expert_weights" and ROUTER in self.components:
             return ROUTER
         return spec.part if self.components.get(spec.part) != "" else ""
 
@@ -257,9 +253,7 @@ class Family:
             # The block asks the norm that it shares with attention.
             return "", "ln1"
         home, taken_by = self.home_of(spec), spec.taken_by
-        if taken_by is None or home == EXPERTS:
-            return (home,)
-        return home, taken_by
+        return (home,) if taken_by in (None, home) else (home, taken_by)
 
     def has_torch_norm(self, part: str) -> bool:
         """Whether a part is one of torch's layer norms, rather than a norm of a class of the family's own."""
@@ -308,6 +302,13 @@ class Family:
         return self
 
 
+def _redescribed(family: Family, values: Mapping[str, Any]) -> Family:
+    """The family with other values in its description; its variants are the very same."""
+    other = dataclasses.replace(family, **values)
+    vars(other)["variants"] = family.variants
+    return other
+
+
 @functools.lru_cache(maxsize=256)
 def _with_differences(family: Family, chosen: tuple[int, ...]) -> Family:
     """The description with some of ``family.models``, the same object each time."""
@@ -321,7 +322,7 @@ def _with_differences(family: Family, chosen: tuple[int, ...]) -> Family:
             elif inner:
                 value = dataclasses.replace(before, **{inner: value})
             values[whole] = value
-    return dataclasses.replace(family, **values)
+    return _redescribed(family, values)
 
 
 @functools.lru_cache(maxsize=1024)

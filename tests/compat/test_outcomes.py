@@ -137,18 +137,26 @@ def test_code_that_a_family_does_not_use_leaves_its_records_alone(
         assert {each for each in chosen if before[each] != after[each]} == {family}
 
 
+def made_in(tree: ast.AST) -> set[str]:
+    """The names of classes and functions that a module calls."""
+    return {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+
+
 def test_every_helper_is_known_by_the_class_that_it_is_of() -> None:
-    tree = ast.parse((Path(code.__file__).parent.parent / "helpers.py").read_text(encoding="utf-8"))
-    made = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    package = Path(code.__file__).parent.parent
+    tree, of_experts = (
+        ast.parse((package / f"{name}.py").read_text(encoding="utf-8")) for name in ("helpers", "experts")
+    )
     imported = {
         (str(node.module), name.name)
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for name in node.names
-        if name.name in made
+        if name.name in made_in(tree)
     }
-    assert imported == set(code.HELPERS.values())
-    text = ast.unparse(tree)
+    own = {node.name for node in ast.walk(of_experts) if isinstance(node, ast.ClassDef)} & made_in(of_experts)
+    assert imported | {("mishformer_lens.experts", name) for name in own} == set(code.HELPERS.values())
+    text = ast.unparse(tree) + ast.unparse(of_experts)
     assert all(f"'{name}'" in text for name in code.HELPERS)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 import pytest
@@ -132,6 +133,12 @@ def observed(case: Case, edited: str = "") -> list[str]:
     ]
 
 
+def of_one_block(case: Case) -> list[str]:
+    """The hook points outside of the blocks and in one of them, where a pass for each of them all takes too long."""
+    layer = 0 if case.attention == "eager" else N_LAYERS - 1
+    return [name for name in contract() if without.block_of(name) in ("", f"blocks.{layer}.")]
+
+
 def gpt2(*attention: str, **others: Any) -> list[Any]:
     return cases(*attention, kinds=("gpt2",), **others)
 
@@ -221,7 +228,7 @@ def test_replacing_an_activation_by_itself_changes_nothing(case: Case) -> None:
     model = make(case)
     points = mishformer_lens.instrument(model).hook_points
     fused = run(model)
-    for name in contract():
+    for name in of_one_block(case):
         expected = fused
         if name.endswith(SCORES) and case.attention != "eager":
             with recorded(points, [name]):
@@ -244,7 +251,7 @@ def test_an_edit_reaches_what_the_contract_says_and_nothing_else(case: Case) -> 
     def in_place(activation: torch.Tensor, hook: Any) -> None:
         activation.add_(noise_like(activation))
 
-    for name in contract():
+    for name in of_one_block(case):
         before = values(name, lambda activation, hook: None)
         after = values(name, lambda activation, hook: activation + noise_like(activation))
         assert changed(before, after) == (reached_from(name) | {"logits"}) & before.keys(), name
@@ -301,10 +308,23 @@ def check_block(found: dict[str, torch.Tensor], seen: dict[str, tuple[torch.Tens
     assert torch.equal(found["hook_resid_mid_cross"] + found["hook_mlp_out"], found["hook_resid_post"])
 
 
+@functools.cache
+def heeds_the_mask() -> bool:
+    """Whether a plain model of the installed release looks at what it is told of the encoder's padding."""
+    plain = make(Case("gpt2"))
+    return not torch.equal(run(plain).logits, run(plain, encoder_attention_mask=None).logits)
+
+
 def check_scores(found: dict[str, torch.Tensor]) -> None:
     """Scores are scaled products where the encoder's mask lets through, whatever comes first in the text."""
     query, key, value = (found[f"cross_attn.hook_{letter}"] for letter in "qkv")
-    visible = encoded()["encoder_attention_mask"].bool()[:, None, None].expand(-1, N_HEADS, POS, -1)
+    variant = mishformer_lens.variants["gpt2"]
+    assert variant is not None
+    mask = encoded()["encoder_attention_mask"].bool()
+    if not heeds_the_mask():
+        assert "encoder_attention_mask" in variant.unsupported
+        mask = torch.ones_like(mask)
+    visible = mask[:, None, None].expand(-1, N_HEADS, POS, -1)
     scores, pattern = found["cross_attn.hook_attn_scores"], found["cross_attn.hook_pattern"]
     products = torch.einsum("bqhd,bkhd->bhqk", query, key) / D_HEAD**0.5
     torch.testing.assert_close(scores[visible], products[visible])
@@ -398,8 +418,12 @@ def encoder_decoder(attention: str) -> Any:
     return model.to(DEVICE).eval()
 
 
+@pytest.mark.filterwarnings("ignore:.encoder_attention_mask. is deprecated:FutureWarning")
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_inside_an_encoder_decoder_model(attention: str) -> None:
+    declared = inspect.get_annotations(transformers.EncoderDecoderConfig).get("is_encoder_decoder")
+    if "int" in str(declared):
+        pytest.skip("this release can make no EncoderDecoderModel: it wants an integer that says whether it is one")
     plain, model = encoder_decoder(attention), encoder_decoder(attention)
     instrumentation = mishformer_lens.instrument(model)
     assert list(instrumentation.hook_points) == list(contract())

@@ -132,7 +132,8 @@ def test_what_processing_does(model: HookedTransformer) -> None:
     assert model.W_O.mean(-1).abs().max() < 1e-6
     assert not model.b_V.any()
     assert (model.ln_final.w == 1).all()
-    assert not model.blocks[0].ln1.b.any()
+    bias: Any = model.blocks[0].ln1.b
+    assert not bias.any()
     assert "ln_final.w" not in model.to_transformer_lens_state_dict()
 
 

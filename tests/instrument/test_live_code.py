@@ -65,8 +65,10 @@ def block_of(module: types.ModuleType) -> str:
 
 
 def test_every_function_and_method_runs_what_its_file_says(module: types.ModuleType, codes: Codes) -> None:
-    found = {name: replacement(module, codes, name) for name in codes}
-    assert found == dict.fromkeys(codes)
+    # What torch.jit.script compiled has no code to compare.
+    compared = [name for name in codes if not isinstance(vars(module).get(name), torch.jit.ScriptFunction)]
+    found = {name: replacement(module, codes, name) for name in compared}
+    assert found == dict.fromkeys(compared)
     assert len(found) > 10
     assert f"{block_of(module)}.forward" in found
 

@@ -58,6 +58,7 @@ class Kind:
         rotary: whether queries and keys are rotated by their positions.
         learned_positions: whether an embedding of positions is added to that of the tokens.
         modules: HuggingFace's names in a block of the modules whose inputs and outputs hook points show.
+        sinks: whether each head has a sink that takes a part of the pattern.
         softcap: by what attention scores are capped.
         windows: how many keys a query sees in each layer; None: all of them.
         like_flash: configuration fields with which eager attention computes what flash attention does without them.
@@ -77,8 +78,11 @@ class Kind:
         clipped: by what queries, keys and values are clipped behind their hook points.
         experts: how many experts the mixtures have that stand in the place of MLPs; none where there are only MLPs.
         choices: how many experts each token goes to.
+        weights_after_choice: whether an expert's weight is made from those of the chosen experts alone.
         choices_add_up: whether the weights of the chosen experts are scaled so that they add up to one.
         d_expert: the width of an expert.
+        clamped: whether an expert has biases, and its gate and what that multiplies are clamped.
+        experts_together: whether the release computes all experts together by itself.
         shared_expert: HuggingFace's name, seen from a mixture, of the expert that all tokens go to as well, if any.
         d_shared: its width.
         shared_first: whether it runs before the others.
@@ -102,6 +106,7 @@ class Kind:
     rotary: bool = True
     learned_positions: bool = False
     modules: Mapping[str, str] = dataclasses.field(default_factory=lambda: MODULES)
+    sinks: bool = False
     softcap: float | None = None
     windows: tuple[int | None, ...] = (None, None)
     like_flash: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -118,8 +123,11 @@ class Kind:
     clipped: float | None = None
     experts: int = 0
     choices: int = 2
+    weights_after_choice: bool = False
     choices_add_up: bool = True
     d_expert: int = 0
+    clamped: bool = False
+    experts_together: bool = False
     shared_expert: str = ""
     d_shared: int = 0
     shared_first: bool = False

@@ -63,7 +63,7 @@ def test_a_variant_names_its_first_release_and_its_members(variant: Variant) -> 
 @each_variant
 def test_both_sides_of_every_edit_differ(variant: Variant) -> None:
     for entries in as_edits(variant.edits).values():
-        assert entries
+        # A member without edits counts all the same: edits elsewhere say what stands in it.
         assert all(edit.before != edit.after and edit.count > 0 for edit in entries)
 
 

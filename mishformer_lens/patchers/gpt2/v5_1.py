@@ -5,7 +5,10 @@ from mishformer_lens.patchers.gpt2 import shared, v4_54
 CACHE_ARGUMENT = v4_54.CACHE_ARGUMENT
 CACHE_BY_PLACE = v4_54.CACHE_BY_PLACE
 ATTENTION = v4_54.ATTENTION
-UNSUPPORTED = v4_54.UNSUPPORTED
+UNSUPPORTED = {
+    **v4_54.UNSUPPORTED,
+    "encoder_attention_mask": "transformers 5.2 to 5.15 ignore it in GPT-2's cross-attention, hooked or not",
+}
 
 EDITS = {
     **v4_54.EDITS,

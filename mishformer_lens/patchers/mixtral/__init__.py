@@ -35,7 +35,8 @@ FAMILY = Family(
         **forms.EMBEDDING,
         **mixtures.ROUTER_OF_FLOATS,
         **mixtures.EXPERTS,
+        **mixtures.mixture("top_k_index"),
     },
     class_forms=attention_classes.FLASH_REPEATED,
-    module_forms={**mixtures.MIXTURE, **EXPERT},
+    module_forms={**mixtures.MIXTURE_OF_MODULES, **EXPERT},
 )

@@ -6,4 +6,4 @@ MIXTURE = {**COMPONENTS, "mlp.router": "mlp.gate", "mlp.experts": "mlp.experts"}
 """TransformerLens's name of a part to HuggingFace's, in releases where all experts are one module."""
 
 PARTS = ("mlp.router", "mlp.experts")
-"""What blocks with an MLP lack, and blocks of releases where the mixture does all by itself."""
+"""What mixtures lack in releases where each expert is a module; and what blocks with an MLP lack."""

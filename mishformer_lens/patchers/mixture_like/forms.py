@@ -10,7 +10,6 @@ ROUTER: Edits = {
             "torch.nn.functional.softmax(router_logits, dtype=torch.float, dim=-1)",
             "self.hook_expert_weights(torch.nn.functional.softmax(router_logits, dtype=torch.float, dim=-1))",
         ),
-        ("router_indices", "self.routing.chosen(router_indices)"),
     ],
 }
 
@@ -20,9 +19,14 @@ ROUTER_OF_FLOATS: Edits = {
             "torch.nn.functional.softmax(router_logits.float(), dim=-1)",
             "self.hook_expert_weights(torch.nn.functional.softmax(router_logits.float(), dim=-1))",
         ),
-        ("router_indices", "self.routing.chosen(router_indices)"),
     ],
 }
+
+
+def mixture(indices: str) -> Edits:
+    """A mixture that calls the numbers of the experts that its router chose so."""
+    return {"SparseMoeBlock.forward": [(indices, f"self.routing.chosen({indices})")]}
+
 
 EXPERTS: Edits = {
     "Experts.forward": [
@@ -57,12 +61,12 @@ EXPERTS: Edits = {
 
 # Releases where each expert is a module, and the mixture chooses by itself.
 
-MIXTURE: Edits = {
+MIXTURE_OF_MODULES: Edits = {
     "SparseMoeBlock.forward": [
         (
             "F.softmax(router_logits, dim=1, dtype=torch.float)",
             "self.hook_expert_weights(F.softmax(router_logits, dim=1, dtype=torch.float))",
         ),
-        ("selected_experts", "self.routing.chosen(selected_experts)"),
+        *mixture("selected_experts")["SparseMoeBlock.forward"],
     ],
 }

@@ -22,6 +22,6 @@ FAMILY = Family(
     first_release="4.45",
     template="mixture_like",
     prefix="Olmoe",
-    forms={**forms.LLAMA, **mixtures.ROUTER, **mixtures.EXPERTS},
-    module_forms=mixtures.MIXTURE,
+    forms={**forms.LLAMA, **mixtures.ROUTER, **mixtures.EXPERTS, **mixtures.mixture("top_k_index")},
+    module_forms=mixtures.MIXTURE_OF_MODULES,
 )

@@ -18,7 +18,7 @@ FAMILY = Family(
     optional=(*PARTS, "mlp.shared_expert"),
     template="mixture_like",
     prefix="Qwen2Moe",
-    forms={**forms.LLAMA, **mixtures.ROUTER, **mixtures.EXPERTS},
+    forms={**forms.LLAMA, **mixtures.ROUTER, **mixtures.EXPERTS, **mixtures.mixture("selected_experts")},
     class_forms=attention_classes.FLASH_REPEATED,
-    module_forms=mixtures.MIXTURE,
+    module_forms=mixtures.MIXTURE_OF_MODULES,
 )

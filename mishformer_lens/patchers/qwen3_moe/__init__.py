@@ -21,6 +21,6 @@ FAMILY = Family(
     first_release="4.51",
     template="mixture_like",
     prefix="Qwen3Moe",
-    forms={**forms.LLAMA, **mixtures.ROUTER, **mixtures.EXPERTS},
-    module_forms=mixtures.MIXTURE,
+    forms={**forms.LLAMA, **mixtures.ROUTER, **mixtures.EXPERTS, **mixtures.mixture("selected_experts")},
+    module_forms=mixtures.MIXTURE_OF_MODULES,
 )

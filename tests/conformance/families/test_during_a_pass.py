@@ -21,6 +21,7 @@ def scaled_once(activation: torch.Tensor, hook: Any) -> torch.Tensor:
     return recording.scaled(activation, 1.25)
 
 
+@pytest.mark.filterwarnings("ignore::mishformer_lens.errors.EagerFallbackWarning")
 @pytest.mark.parametrize("gradients", [True, False])
 def test_a_hook_that_takes_itself_off_acts_in_that_pass_and_in_no_other(kind: str, gradients: bool) -> None:
     model = make_model(Case(kind))

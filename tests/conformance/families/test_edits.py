@@ -138,6 +138,7 @@ def test_attention_goes_on_from_what_an_edit_leaves(kind: str, inside: str) -> N
                 products = form.softcap * torch.tanh(products / form.softcap)
             visible = scores > -1e4
             assert_close(scores[visible], products[visible], f"scores after {edited}", **CLOSE)
-        if not inside.endswith("pattern"):
+        # Sinks take a part of the pattern: they have a test of their own.
+        if not inside.endswith("pattern") and not form.sinks:
             assert_close(pattern, scores.softmax(-1), f"pattern after {edited}", **CLOSE)
         assert_close(at["hook_z"], torch.einsum("bhqk,bkhd->bqhd", pattern, value), f"z after {edited}", **CLOSE)

@@ -1,7 +1,8 @@
 """Mixtures of experts: who goes where, with what weight, what the experts compute, and what edits change of it."""
 
+import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ from tests.conformance.families.contract import contract
 from tests.kinds import Kind, kinds
 from tests.models import BATCH, D_MODEL, N_EXPERTS, N_LAYERS, POS, Case, make_model, make_tokens
 from tests.recording import assert_close, assert_same, hooked, noise_like, recorded
+
+# Tests that are about the warning say so.
+pytestmark = pytest.mark.filterwarnings("ignore::mishformer_lens.errors.EagerFallbackWarning")
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 MIXTURES = [name for name in here() if kinds()[name].experts]
@@ -38,13 +42,42 @@ def joined(experts: Any) -> bool:
     return not isinstance(experts, nn.ModuleList)
 
 
-def weights_of(experts: Any, number: int) -> list[torch.Tensor]:
-    """An expert's projections ``[out, in]``: of the gate, of what it multiplies, and back."""
-    if joined(experts):
-        return [*experts.gate_up_proj[number].chunk(2), experts.down_proj[number]]
-    expert = experts[number]
-    names = ("w1", "w3", "w2") if "w1" in expert._modules else ("gate_proj", "up_proj", "down_proj")
-    return [expert.get_submodule(name).weight for name in names]
+def projections_of(experts: Any, number: int) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    """An expert's projections: of the gate, of what it multiplies, and back."""
+    if not joined(experts):
+        expert = experts[number]
+        names = ("w1", "w3", "w2") if "w1" in expert._modules else ("gate_proj", "up_proj", "down_proj")
+        return [expert.get_submodule(name) for name in names]
+    into, back = experts.gate_up_proj[number], experts.down_proj[number]
+    if "gate_up_proj_bias" not in experts._parameters:
+        return [functools.partial(nn.functional.linear, weight=weight) for weight in (*into.chunk(2), back)]
+    # Transposed, and gate and what it multiplies in turn.
+    biases = experts.gate_up_proj_bias[number], experts.down_proj_bias[number]
+    return [
+        functools.partial(nn.functional.linear, weight=weight.T, bias=bias)
+        for weight, bias in (
+            (into[:, ::2], biases[0][::2]),
+            (into[:, 1::2], biases[0][1::2]),
+            (back, biases[1]),
+        )
+    ]
+
+
+def activated(form: Kind, gate: torch.Tensor, pre: torch.Tensor) -> torch.Tensor:
+    """What an expert projects back."""
+    if not form.clamped:
+        return nn.functional.silu(gate) * pre
+    gate = gate.clamp(max=7.0)
+    return (pre.clamp(-7.0, 7.0) + 1) * gate * torch.sigmoid(gate * 1.702)
+
+
+def weights_by(form: Kind, router: Any, given: torch.Tensor) -> torch.Tensor:
+    """What ``hook_expert_weights`` is to show."""
+    logits = nn.functional.linear(given, router.weight, getattr(router, "bias", None))
+    if not form.weights_after_choice:
+        return logits.softmax(-1)
+    chosen = logits.topk(form.choices)
+    return torch.zeros_like(logits).scatter(1, chosen.indices, chosen.values.softmax(-1))
 
 
 def run(model: Any, points: Any, names: list[str], edits: Any = ()) -> dict[str, torch.Tensor]:
@@ -61,15 +94,16 @@ def rows_of(indices: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def computed(mixture: Any, form: Kind, at: Any) -> torch.Tensor:
-    """What a mixture gives, but for a shared expert: from its experts' activations, its choice and its weights."""
-    indices, probabilities = at("mlp.hook_expert_indices"), at("mlp.hook_expert_weights")
-    chosen = probabilities.gather(1, probabilities.topk(form.choices).indices)
+    """What a mixture gives without a shared expert, from what its experts project back, its choice and its weights."""
+    indices, weights = at("mlp.hook_expert_indices"), at("mlp.hook_expert_weights")
+    # After the choice, the weights of experts chosen by an edit are their own; before it, those of the others stay.
+    chosen = weights.gather(1, indices) if form.weights_after_choice else weights.topk(form.choices).values
     if form.choices_add_up:
         chosen = chosen / chosen.sum(-1, keepdim=True)
     output = torch.zeros(BATCH * POS, D_MODEL)
     for number in range(N_EXPERTS):
         token, choice = rows_of(indices, number)
-        back = at(f"mlp.experts.{number}.hook_post") @ weights_of(mixture.experts, number)[2].T
+        back = projections_of(mixture.experts, number)[2](at(f"mlp.experts.{number}.hook_post"))
         output.index_add_(0, token, back * chosen[token, choice, None])
     return output
 
@@ -105,16 +139,15 @@ def test_values(kind: str) -> None:
         (norm,) = (module for name, module in model.named_modules() if name.endswith(f"{layer}.{form.modules['ln2']}"))
         given = (at("ln2.hook_normalized") * norm.weight).flatten(0, 1)
         (router,) = (child for name, child in mixture.named_children() if name in ("gate", "router"))
-        probabilities = (given @ router.weight.T).softmax(-1)
-        assert_close(at("mlp.hook_expert_weights"), probabilities, "weights", **CLOSE)
+        assert_close(at("mlp.hook_expert_weights"), weights_by(form, router, given), "weights", **CLOSE)
         assert torch.equal(at("mlp.hook_expert_indices"), at("mlp.hook_expert_weights").topk(form.choices).indices)
         for number in range(N_EXPERTS):
             token, _ = rows_of(at("mlp.hook_expert_indices"), number)
-            gate, up, _ = weights_of(mixture.experts, number)
+            gate, up, _ = projections_of(mixture.experts, number)
             found = [at(f"mlp.experts.{number}.{hook}") for hook in INSIDE]
-            assert_close(found[0], given[token] @ gate.T, "gate", **CLOSE)
-            assert_close(found[1], given[token] @ up.T, "pre", **CLOSE)
-            assert_close(found[2], nn.functional.silu(found[0]) * found[1], "post", **CLOSE)
+            assert_close(found[0], gate(given[token]), "gate", **CLOSE)
+            assert_close(found[1], up(given[token]), "pre", **CLOSE)
+            assert_close(found[2], activated(form, *found[:2]), "post", **CLOSE)
         output = computed(mixture, form, at) + shared_output(mixture, form, at, given)
         assert_close(at("hook_mlp_out").flatten(0, 1), output, "output", **CLOSE)
 
@@ -156,7 +189,7 @@ def test_an_edit_of_one_row_changes_that_token_alone(kind: str) -> None:
         assert moved.tolist() == [int(token[-1])]
 
 
-@each_mixture
+@pytest.mark.parametrize("kind", [kind for kind in MIXTURES if not kinds()[kind].weights_after_choice])
 def test_an_edit_of_the_weights_sends_tokens_elsewhere(kind: str) -> None:
     form, model = kinds()[kind], make_model(Case(kind))
     points = mishformer_lens.instrument(model).hook_points
@@ -176,6 +209,21 @@ def test_an_edit_of_the_weights_sends_tokens_elsewhere(kind: str) -> None:
     if not form.shared_expert:
         output = computed(mixtures_of(model)[0], form, lambda name: values[block + name])
         assert_close(values[f"{block}hook_mlp_out"].flatten(0, 1), output, "output", **CLOSE)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MIXTURES if kinds()[kind].weights_after_choice])
+def test_an_edit_of_weights_after_the_choice_weighs_and_sends_nobody_elsewhere(kind: str) -> None:
+    form, model = kinds()[kind], make_model(Case(kind))
+    points = mishformer_lens.instrument(model).hook_points
+    block = first_mixture(kind)
+    names = [name for name in contract(kind) if name.startswith(f"{block}mlp.")] + [f"{block}hook_mlp_out"]
+    before = run(model, points, names)
+    values = run(model, points, names, {f"{block}mlp.hook_expert_weights": lambda weights, hook: weights + 0.5})
+    indices = f"{block}mlp.hook_expert_indices"
+    assert torch.equal(values[indices], before[indices])
+    assert bool(((before[f"{block}mlp.hook_expert_weights"] > 0).sum(-1) == form.choices).all())
+    output = computed(mixtures_of(model)[0], form, lambda name: values[block + name])
+    assert_close(values[f"{block}hook_mlp_out"].flatten(0, 1), output, "output", **CLOSE)
 
 
 @each_mixture
@@ -293,18 +341,20 @@ def test_looking_into_experts_leaves_a_kernel_with_one_warning(kind: str, dtype:
         ):
             model(make_tokens())
         assert len(warned) == 1
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", EagerFallbackWarning)
-            with instrumentation.caching([each for each in contract(kind) if ".experts.0." in each]):
-                # Every layer is eager now.
-                assert_same(model(make_tokens()).logits, expected)
+        with instrumentation.caching([each for each in contract(kind) if ".experts.0." in each]):
+            # Every layer is eager now.
+            assert_same(model(make_tokens()).logits, expected)
         assert_same(model(make_tokens()).logits, fused)
-    with (
-        warnings.catch_warnings(),
-        mishformer_lens.instrument(eager).caching([f"{block}mlp.experts.0.hook_post"]),
-    ):
-        warnings.simplefilter("error")
-        assert_same(eager(make_tokens()).logits, expected)
+    with mishformer_lens.instrument(eager).caching([f"{block}mlp.experts.0.hook_post"]):
+        if kinds()[kind].experts_together:
+            with pytest.warns(EagerFallbackWarning, match="this release of transformers") as warned:
+                eager(make_tokens())
+            assert len(warned) == 1
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert_same(eager(make_tokens()).logits, expected)
+    assert_same(eager(make_tokens()).logits, expected)
 
 
 @each_mixture

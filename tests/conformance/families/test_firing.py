@@ -57,7 +57,7 @@ def test_replacing_an_activation_by_itself_changes_nothing(case: Case) -> None:
     fused = model(tokens, labels=tokens, output_hidden_states=True)
     for name in of_one_block(case):
         expected = fused
-        if leaves_a_kernel(name, case.attention):
+        if leaves_a_kernel(name, case):
             # The layer is eager while anybody listens; to be compared with that.
             with recorded(points, [name]):
                 expected = model(tokens, labels=tokens, output_hidden_states=True)

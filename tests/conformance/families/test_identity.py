@@ -49,7 +49,7 @@ def everything(model: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def observed(instrumentation: mishformer_lens.Instrumentation, case: Case) -> Iterator[set[str]]:
     """Observe all that leaves the layers' kernels alone; yields the names of what was seen."""
-    names = [name for name in contract(case.kind) if not leaves_a_kernel(name, case.attention)]
+    names = [name for name in contract(case.kind) if not leaves_a_kernel(name, case)]
     seen: set[str] = set()
     with instrumentation.observing(dict.fromkeys(names, lambda activation, hook: seen.add(hook.name))):
         yield seen

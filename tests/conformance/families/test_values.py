@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import torch
 
 import mishformer_lens
@@ -54,6 +55,7 @@ def watch(blocks: Any, kind: Kind, seen: dict[str, tuple[torch.Tensor, ...]]) ->
             block.get_submodule(path).register_forward_hook(note, with_kwargs=True)
 
 
+@pytest.mark.filterwarnings("ignore::mishformer_lens.errors.EagerFallbackWarning")
 @torch.no_grad()
 def test_values(kind: str) -> None:
     case, form = Case(kind), kinds()[kind]
@@ -79,7 +81,10 @@ def test_values(kind: str) -> None:
     if form.learned_positions:
         assert torch.equal(cache["hook_embed"] + cache["hook_pos_embed"], output.hidden_states[0])
     for layer in range(N_LAYERS):
-        check_block(form, cache, layer, {role: seen[f"{layer}.{role}"] for role in roles(form, layer)}, output)
+        of_layer: dict[str, Any] = {role: seen[f"{layer}.{role}"] for role in roles(form, layer)}
+        if form.sinks:
+            of_layer["sinks"] = blocks_of(plain, form)[layer].self_attn.sinks
+        check_block(form, cache, layer, of_layer, output)
     check_norms(form, cache)
 
 
@@ -109,7 +114,7 @@ def check_block(form: Kind, cache: Mapping[str, torch.Tensor], layer: int, seen:
         check_norm(form, at(f"{norm}.hook_scale"), at(f"{norm}.hook_normalized"), *seen[norm])
     assert torch.equal(at("attn.hook_z").flatten(-2), seen["out"][0])
     assert torch.equal(at("attn.hook_pattern"), output.attentions[layer])
-    assert_close(at("attn.hook_attn_scores").softmax(-1), at("attn.hook_pattern"), "pattern", **CLOSE)
+    check_pattern(at("attn.hook_attn_scores"), at("attn.hook_pattern"), seen.get("sinks"))
     check_scores(form, at, layer)
     if form.rotary and not form.query_key_norm:
         rotated = form.d_head if form.rotated is None else form.rotated[layer]
@@ -169,6 +174,17 @@ def check_norm(
         assert_close(scale, taken.std(-1, correction=0, keepdim=True), "hook_scale", rtol=1e-3, atol=1e-4)
     else:
         assert_close(normalized * scale, taken, "hook_normalized", **CLOSE)
+
+
+def check_pattern(scores: torch.Tensor, pattern: torch.Tensor, sinks: torch.Tensor | None) -> None:
+    """A pattern is the softmax of its scores; a head's sink takes part as one more key, which is not shown."""
+    if sinks is None:
+        own = scores.softmax(-1)
+    else:
+        joining = sinks.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        own = torch.cat([scores, joining], -1).softmax(-1)[..., :-1]
+        assert float(pattern.sum(-1).min()) < 0.99
+    assert_close(own, pattern, "pattern", **CLOSE)
 
 
 def check_scores(form: Kind, at: Any, layer: int) -> None:
