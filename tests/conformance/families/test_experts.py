@@ -1,6 +1,8 @@
 """Mixtures of experts: who goes where, with what weight, what the experts compute, and what edits change of it."""
 
+import copy
 import functools
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -389,3 +391,40 @@ def test_experts_whose_code_was_replaced_are_refused(kind: str, monkeypatch: pyt
     with instrumentation.caching([f"{block}mlp.experts.0.hook_gate"]) as cache:
         model(make_tokens())
     assert len(cache) == 1
+
+
+@each_mixture
+def test_hooks_in_what_a_mixture_calls_are_refused_where_the_mixture_was_replaced(kind: str) -> None:
+    model = make_model(Case(kind))
+    expected = model(make_tokens()).logits
+    instrumentation = mishformer_lens.instrument(model)
+    block = first_mixture(kind)
+    mixture: Any = mixtures_of(model)[0]
+    own = type(mixture).forward
+
+    def replacement(self: Any, hidden_states: torch.Tensor) -> Any:
+        return own(self, hidden_states)
+
+    mixture.forward = types.MethodType(replacement, mixture)
+    for name in (each for each in contract(kind) if each.startswith(f"{block}mlp.")):
+        with pytest.raises(ReplacedCodeError, match=r"was replaced, on this one module, by .*replacement"):
+            instrumentation[name].add_hook(lambda activation, hook: None)
+    assert_same(model(make_tokens()).logits, expected)
+    del mixture.forward
+    with instrumentation.caching([f"{block}mlp.hook_expert_weights"]) as cache:
+        assert_same(model(make_tokens()).logits, expected)
+    assert len(cache) == 1
+
+
+@each_mixture
+def test_a_copy_has_the_hooks_inside_experts(kind: str) -> None:
+    model = make_model(Case(kind))
+    instrumentation = mishformer_lens.instrument(model)
+    expected = model(make_tokens()).logits
+    inside = {f"{first_mixture(kind)}mlp.experts.2.hook_post": lambda activation, hook: activation * 0}
+    with hooked(instrumentation.hook_points, inside):
+        edited = model(make_tokens()).logits
+        duplicate = copy.deepcopy(model)
+    assert not torch.equal(edited, expected)
+    assert_same(duplicate(make_tokens()).logits, edited)
+    assert_same(model(make_tokens()).logits, expected)
