@@ -32,8 +32,8 @@ class _LeftOut(nn.Module):
 def start_at_place(instrumentation: Instrumentation, layer: int, residual: torch.Tensor | None) -> Iterator[None]:
     """Leave out the layers before ``layer``, and hand ``residual`` ``[batch, pos, d_model]`` to that one.
 
-    As :func:`mishformer_lens.partial.start_at` does it, which takes those layers out of the model's list. Where layers are
-    of several kinds others stand in for them: from some 5.x release on a model looks up the mask and the rotary
+    As :func:`mishformer_lens.partial.start_at` does it, which takes those layers out of the model's list. Where layers
+    are of several kinds others stand in for them: from some 5.x release on a model looks up the mask and the rotary
     embedding of a layer's kind by its place in the list.
     """
     kinds = instrumentation.model.config.to_dict().get("layer_types") or ()  # type: ignore[union-attr, operator]
