@@ -37,7 +37,8 @@ class HookedTransformer(Loading, Generation, Caching):
     """TransformerLens's ``HookedTransformer``, running HuggingFace's own model.
 
     Logits, gradients and generated tokens are HuggingFace's, bit by bit, until a hook acts or the weights are
-    processed. The weights are HuggingFace's parameters; nothing is copied but what is kept otherwise there. ``state_dict()`` has HuggingFace's names.
+    processed. The weights are HuggingFace's parameters; only what HuggingFace keeps otherwise, as Gemma's gains less
+    one, is computed when it is read. ``state_dict()`` has HuggingFace's names.
 
     Args:
         hf_model: a model of transformers with a language-modelling head, of a family whose weights are known under

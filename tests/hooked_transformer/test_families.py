@@ -1,6 +1,8 @@
 """The drop-in on every family: numbers, configuration, weights, processing, partial passes and caches are right."""
 
+import dataclasses
 import functools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,15 @@ import pytest
 import torch
 
 from mishformer_lens import HookedTransformer
-from mishformer_lens.errors import ForwardArgumentsError, KeyValueCacheError, ProcessingError, UnreadableWeightError
-from mishformer_lens.hooked_transformer.transformer_lens_compat import KeyValueCache
+from mishformer_lens.errors import (
+    ForwardArgumentsError,
+    KeyValueCacheError,
+    ProcessingError,
+    UnreadableWeightError,
+    UnsupportedModelError,
+)
+from mishformer_lens.hooked_transformer.names import hugging_face_name
+from mishformer_lens.hooked_transformer.transformer_lens_compat import HAS_OWN_HOOKED_TRANSFORMER, KeyValueCache
 from tests.conformance.families.conftest import here
 from tests.kinds import Kind, kinds, source
 from tests.models import BATCH, D_MLP, D_MODEL, D_VOCAB, N_HEADS, N_LAYERS, POS, Case, make_model, make_tokens
@@ -403,3 +412,79 @@ def test_loaded_from_a_folder(kind: str, model: HookedTransformer, tmp_path: Pat
     assert again.cfg.act_fn == model.cfg.act_fn
     given = HookedTransformer.from_pretrained(tmp_path, hf_model=make_model(Case(kind)), first_n_layers=None)
     assert torch.equal(log_probs(given), log_probs(model))
+
+
+def test_a_projection_behind_the_embedding_is_refused() -> None:
+    model = make_model(Case("opt"), word_embed_proj_dim=16)
+    with pytest.raises(UnsupportedModelError, match="gives 16 numbers and its blocks take 32"):
+        HookedTransformer(model)
+    assert model(make_tokens()).logits.shape == (BATCH, POS, D_VOCAB)
+
+
+@pytest.mark.parametrize(
+    ("short", "name"),
+    {
+        "Llama-2-7b-chat": "meta-llama/Llama-2-7b-chat-hf",
+        "gemma-2-2b": "google/gemma-2-2b",
+        "qwen2.5-0.5b-instruct": "Qwen/Qwen2.5-0.5B-Instruct",
+        "tiny-stories-instruct-1L-21M": "roneneldan/TinyStories-Instuct-1Layer-21M",
+        "opt": "facebook/opt-125m",
+        "gpt-j-6B": "EleutherAI/gpt-j-6B",
+        "olmo-2-7b": "allenai/OLMo-2-1124-7B",
+        "meta-llama/Llama-3.2-1B": "meta-llama/Llama-3.2-1B",
+        "some/other": "some/other",
+    }.items(),
+)
+def test_short_names(short: str, name: str) -> None:
+    assert hugging_face_name(short) == name
+
+
+EXPRESSIBLE: dict[str, dict[str, Any]] = {
+    # A bias of a gate has no place there, nor have rotations that are scaled by YaRN or linearly.
+    **{kind: {"mlp_bias": False} for kind in ("llama", "granite")},
+    **{kind: {} for kind in ("llama_ungrouped", "llama3", "mistral", "qwen2", "gemma", "gemma2", "phi", "phi3")},
+    **{kind: {} for kind in ("gpt_neo", "gptj", "opt", "cohere", "glm", "glm4", "stablelm_parallel", "starcoder2")},
+}
+"""The kinds that TransformerLens's own class computes, given our configuration and weights; with what is left out."""
+
+
+@pytest.mark.skipif(
+    not HAS_OWN_HOOKED_TRANSFORMER, reason="TransformerLens has no HookedTransformer from 4.0 on: earlier cells compare"
+)
+@pytest.mark.parametrize("processed", [False, True], ids=["plain", "processed"])
+@pytest.mark.parametrize("kind", [kind for kind in here() if kind in EXPRESSIBLE])
+def test_transformer_lens_s_own_class_computes_the_same_from_our_configuration_and_weights(
+    kind: str, processed: bool
+) -> None:
+    model = drop_in(kind, **EXPRESSIBLE[kind])
+    values = {name: value.clone() for name, value in model.to_transformer_lens_state_dict().items()}
+    theirs = reference(model)
+    theirs.load_state_dict(values, strict=False)
+    assert {name for name, _ in theirs.named_parameters()} == set(values)
+    # Within every window: some releases of transformers do not heed those that their configurations have.
+    tokens = make_tokens(pos=4)
+    if processed:
+        model.process_weights_()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs.process_weights_(center_unembed=model.cfg.output_logits_soft_cap < 0)
+        ours = model.to_transformer_lens_state_dict()
+        for name, value in theirs.named_parameters():
+            close(ours[name], value, atol=1e-4, msg=functools.partial("{}: {}".format, name))
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(tokens)
+        expected, theirs_cache = theirs.run_with_cache(tokens)
+    close(logits.log_softmax(-1), expected.log_softmax(-1), atol=1e-4)
+    close(cache.decompose_resid(2), theirs_cache.decompose_resid(2), atol=1e-4)
+    close(cache.stack_head_results(2), theirs_cache.stack_head_results(2), atol=1e-4)
+    close(cache.stack_neuron_results(2), theirs_cache.stack_neuron_results(2), atol=1e-4)
+
+
+def reference(model: HookedTransformer) -> Any:
+    """TransformerLens's own class by our configuration, with weights of its own."""
+    from transformer_lens import HookedTransformer as Reference
+    from transformer_lens import HookedTransformerConfig
+
+    known = {field.name for field in dataclasses.fields(HookedTransformerConfig)}
+    fields = {name: value for name, value in vars(model.cfg).items() if name in known}
+    return Reference(HookedTransformerConfig.from_dict(fields | {"tokenizer_name": None})).eval()
