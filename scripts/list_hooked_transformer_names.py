@@ -67,7 +67,7 @@ NOTES = {
     ),
     "run_with_hooks": "Hook points behind a flag work without it; there they silently do nothing.",
     "set_tokenizer": "Keeps a copy of the tokenizer; there it is loaded anew. Tokens are the same.",
-    "set_ungroup_grouped_query_attention": "Refused where keys and values have fewer heads than queries: hook points show HuggingFace's.",
+    "set_ungroup_grouped_query_attention": "Refused where keys and values have fewer heads.",
     "to": "Prints nothing.",
 }
 
