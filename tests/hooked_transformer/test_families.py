@@ -388,7 +388,7 @@ def test_attention_by_hand(kind: str, form: Kind, model: HookedTransformer) -> N
     block = model.blocks[0]
     before = cache["blocks.0.hook_resid_pre"]
     read = before if form.norms == "after" else block.ln1(before)
-    if kind in NOT_BY_HAND or (form.windows[0] or POS) < POS:
+    if kind in NOT_BY_HAND or (block.attn.window or POS) < POS:
         with pytest.raises(ForwardArgumentsError, match=r"Run the layer: model\.blocks\[i\]\(residual\)"):
             block.attn(read, read, read)
         return
