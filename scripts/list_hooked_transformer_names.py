@@ -30,15 +30,15 @@ DIFFERS = {
 }
 
 NOTES = {
-    "W_gate": "None, as there: neither family has gated MLPs.",
-    "W_pos": "GPT-2 only, as there.",
-    "W_E_pos": "GPT-2 only, as there.",
+    "W_gate": "None, as there, where MLPs are not gated.",
+    "W_pos": "Only where positions are learned, as there.",
+    "W_E_pos": "Only where positions are learned, as there.",
     "b_U": "Zeros where the model has no such bias; assign to `unembed.b_U` to give it one.",
     "add_hook": "An unknown name is an `UnknownHookError`, a `KeyError` with a suggestion.",
     "cfg": "The same fields on every release of TransformerLens; changing a size changes no computation.",
     "blocks": "A tuple of views with `attn`, `mlp`, `ln1`, `ln2`, as many as the model has now; no registered modules.",
     "embed": "A view with `W_E`; callable.",
-    "pos_embed": "A view with `W_pos`; callable. GPT-2 only, as there.",
+    "pos_embed": "A view with `W_pos`; callable. Only where positions are learned, as there.",
     "hook_pos_embed": "For padding, HuggingFace's embedding of position 0; there zeros. Nothing else depends on it.",
     "get_residual": "No hook fires.",
     "loss_fn": "`forward` returns HuggingFace's own mean, equal within rounding, unless this is overridden.",
@@ -67,7 +67,7 @@ NOTES = {
     ),
     "run_with_hooks": "Hook points behind a flag work without it; there they silently do nothing.",
     "set_tokenizer": "Keeps a copy of the tokenizer; there it is loaded anew. Tokens are the same.",
-    "set_ungroup_grouped_query_attention": "Neither family has grouped heads, so nothing follows, as there.",
+    "set_ungroup_grouped_query_attention": "Refused where keys and values have fewer heads.",
     "to": "Prints nothing.",
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mishformer_lens.errors import NamesFilterError, NotAHookPointError, UnknownHookError
+from mishformer_lens.errors import ForwardArgumentsError, NamesFilterError, NotAHookPointError, UnknownHookError
 from mishformer_lens.hooked_transformer.base import HookedTransformerBase
 from mishformer_lens.hooked_transformer.transformer_lens_compat import ActivationCache, utils
 from mishformer_lens.hooks import HookPoint
@@ -251,7 +251,20 @@ class Caching(HookedTransformerBase):
         self.cfg.use_attn_in = use_attn_in
 
     def set_ungroup_grouped_query_attention(self, ungroup_grouped_query_attention: bool) -> None:
-        """Set the field of ``cfg``. GPT-2 and GPT-NeoX have no grouped heads, so nothing follows from it."""
+        """Set the field of ``cfg``, in models whose keys and values have as many heads as queries.
+
+        Raises:
+            ForwardArgumentsError: they have fewer. HuggingFace computes with these, and so ``hook_k`` and ``hook_v``
+                have no more.
+        """
+        heads = self.cfg.n_key_value_heads
+        if ungroup_grouped_query_attention and heads is not None:
+            raise ForwardArgumentsError(
+                f"keys and values have {heads} heads here, as in HuggingFace's computation, and hook points of "
+                f"{self.cfg.n_heads} would be of no use to it: hooks on hook_k and hook_v get [batch, pos, {heads}, "
+                f"{self.cfg.d_head}], and each head serves {self.cfg.n_heads // heads} of queries. To act on one head "
+                "of queries alone use hook_q, hook_pattern or hook_z."
+            )
         self.cfg.ungroup_grouped_query_attention = ungroup_grouped_query_attention
 
 

@@ -470,8 +470,11 @@ class Attention(Component):
             return heads
         axes = self._family.attention.query_key_norm
         if axes == "joined":
-            return norm(heads.flatten(-2)).view_as(heads)
-        return norm(heads) if axes == "pos head" else norm(heads.transpose(1, 2)).transpose(1, 2)
+            joined: torch.Tensor = norm(heads.flatten(-2))
+            return joined.view_as(heads)
+        heads_first = axes != "pos head"
+        behind: torch.Tensor = norm(heads.transpose(1, 2) if heads_first else heads)
+        return behind.transpose(1, 2) if heads_first else behind
 
     def _heads(self, projected: torch.Tensor, part: int) -> torch.Tensor:
         """``[..., outputs]`` of a projection as ``[..., head_index, d_head]`` of queries, keys or values, a view."""
@@ -643,10 +646,12 @@ class Block(Component):
         parts: all of them by TransformerLens's names, in the order in which they run.
     """
 
-    ln1: RMSNorm
+    ln1: Any
     attn: Attention
-    ln2: RMSNorm
+    ln1_post: Any
+    ln2: Any
     mlp: MLP
+    ln2_post: Any
 
     def __init__(
         self, name: str, hook_points: Mapping[str, HookPoint], parts: Mapping[str, Component], run: Callable[..., Any]

@@ -1,5 +1,7 @@
 """Which families the drop-in serves: those whose description says where their weights are."""
 
+from typing import Any
+
 from torch import nn
 
 from mishformer_lens.errors import UnsupportedModelError
@@ -29,9 +31,17 @@ def refuse_without_drop_in(model: nn.Module) -> None:
     """Refuse a model of a family that the drop-in does not serve, before anything is done to it.
 
     Raises:
-        UnsupportedModelError: it is of such a family, or of none.
+        UnsupportedModelError: it is of such a family, or of none, or its embedding is of another width than its blocks.
     """
-    drop_in_of(find_base_model(model)[0])
+    family, base = find_base_model(model)
+    embedding: Any = base.get_submodule(drop_in_of(family).embed)
+    width, d_model = int(embedding.weight.shape[-1]), base.config.hidden_size  # type: ignore[union-attr]
+    if width != d_model:
+        raise UnsupportedModelError(
+            f"HookedTransformer does not serve this {type(model).__name__}: its embedding gives {width} numbers and "
+            f"its blocks take {d_model}, with a projection between them that W_E and W_U have no place for. "
+            "mishformer_lens.instrument(model) works."
+        )
 
 
 def refuse_other_forms(instrumentation: Instrumentation) -> None:

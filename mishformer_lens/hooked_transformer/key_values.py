@@ -14,7 +14,7 @@ class PastKeyValues:
     """One cache that the caller gave, of either kind, during one forward pass.
 
     TransformerLens's holds ``[batch, pos, head_index, d_head]``, HuggingFace's ``[batch, head_index, pos, d_head]``.
-    Keys and values have their own number of heads. What it holds are the keys as HuggingFace keeps them: rotated
+    Keys and values have their own number of heads. The keys that it holds are as HuggingFace keeps them: rotated
     already, unlike in TransformerLens.
     """
 

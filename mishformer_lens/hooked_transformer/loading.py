@@ -72,7 +72,7 @@ class Loading(Processing):
         first_n_layers: int | None = None,
         **from_pretrained_kwargs: Any,
     ) -> Self:
-        """Load a GPT-2 or GPT-NeoX model and put TransformerLens's hook points on it.
+        """Load a model and put TransformerLens's hook points on it.
 
         Unlike TransformerLens's, this loads the weights **as they are**: the four processing arguments are False unless
         asked for, so that every output bit is HuggingFace's.

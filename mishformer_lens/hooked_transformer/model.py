@@ -37,11 +37,12 @@ class HookedTransformer(Loading, Generation, Caching):
     """TransformerLens's ``HookedTransformer``, running HuggingFace's own model.
 
     Logits, gradients and generated tokens are HuggingFace's, bit by bit, until a hook acts or the weights are
-    processed. The weights are HuggingFace's parameters; nothing is copied. ``state_dict()`` has HuggingFace's names.
+    processed. The weights are HuggingFace's parameters; only what HuggingFace keeps otherwise, as Gemma's gains less
+    one, is computed when it is read. ``state_dict()`` has HuggingFace's names.
 
     Args:
         hf_model: a model of transformers with a language-modelling head, of a family whose weights are known under
-            TransformerLens's names: GPT-2, GPT-NeoX. It is hooked in place.
+            TransformerLens's names: those with a "yes" under *drop-in* in docs/families.md. It is hooked in place.
         tokenizer: for methods that take or give text; a copy is kept.
         default_padding_side: on which side several texts are padded, ``left`` or ``right``.
 
@@ -226,7 +227,7 @@ class HookedTransformer(Loading, Generation, Caching):
     def load_sample_training_dataset(self, **kwargs: Any) -> Any:
         """Download, with TransformerLens's ``get_dataset``, texts like those that the family was trained on.
 
-        They are kept in ``dataset``: OpenWebText for GPT-2, the Pile for GPT-NeoX.
+        They are kept in ``dataset``: OpenWebText for GPT-2, the Pile for others.
         """
         self.dataset = utils.get_dataset(drop_in_of(self.instrumentation.family).dataset, **kwargs)
         return self.dataset

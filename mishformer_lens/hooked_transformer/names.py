@@ -1,9 +1,11 @@
 """TransformerLens's short names of models, and the checkpoints that were published along a training run."""
 
+import functools
 import re
 from typing import Final
 
 from mishformer_lens.errors import CheckpointNotFoundError
+from mishformer_lens.patchers import FAMILIES
 
 _STANFORD: Final = {
     "small": {
@@ -74,7 +76,15 @@ def hugging_face_name(name: str) -> str:
     if pythia:
         size = (pythia[1] or "70m").lower()
         return f"EleutherAI/pythia-{_PYTHIA_RENAMED.get(size, size)}{pythia[2] or ''}"
-    return _ALIASES.get(name.lower(), name)
+    return _ALIASES.get(name.lower()) or _of_families().get(name.lower(), name)
+
+
+@functools.cache
+def _of_families() -> dict[str, str]:
+    """TransformerLens's short names of all families' models, in lower case, to HuggingFace's."""
+    drop_ins = [family.drop_in for family in FAMILIES.values() if family.drop_in is not None]
+    by_last_part = {name.rpartition("/")[2].lower(): name for each in drop_ins for name in each.models}
+    return by_last_part | {short: name for each in drop_ins for short, name in each.names.items()}
 
 
 def checkpoint_steps(name: str) -> tuple[int, ...]:

@@ -165,7 +165,8 @@ class DropIn:
         not_by_hand: what its attention does, beside what its parts say, that cannot be computed from weights alone.
         dataset: TransformerLens's name of a dataset like that which the family was trained on.
         prepend_bos: whether TransformerLens puts a BOS token before text.
-        names: TransformerLens's short names of models to HuggingFace's.
+        models: HuggingFace's names of models that TransformerLens calls by their last part.
+        names: TransformerLens's other short names, in lower case, to HuggingFace's.
     """
 
     embed: str
@@ -187,4 +188,5 @@ class DropIn:
     not_by_hand: str | None = None
     dataset: str = "pile"
     prepend_bos: bool = True
+    models: tuple[str, ...] = ()
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -15,7 +15,10 @@ FAMILY = Family(
     attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
     drop_in=dataclasses.replace(
-        DROP_IN, config={"act_fn": ("hidden_activation", "hidden_act")}, embedding_factor=("hidden_size", 0.5)
+        DROP_IN,
+        models=tuple(f"google/gemma-{size}b{kind}" for size in (2, 7) for kind in ("", "-it")),
+        config={"act_fn": ("hidden_activation", "hidden_act")},
+        embedding_factor=("hidden_size", 0.5),
     ),
     template="llama_like",
     prefix="Gemma",

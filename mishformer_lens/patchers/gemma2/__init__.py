@@ -20,7 +20,12 @@ FAMILY = Family(
     norm=RMS_NORM_FROM_ONE,
     attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
-    drop_in=dataclasses.replace(DROP_IN, config={"act_fn": "hidden_activation"}, embedding_factor=("hidden_size", 0.5)),
+    drop_in=dataclasses.replace(
+        DROP_IN,
+        models=tuple(f"google/gemma-2-{size}b{kind}" for size in (2, 9, 27) for kind in ("", "-it")),
+        config={"act_fn": "hidden_activation"},
+        embedding_factor=("hidden_size", 0.5),
+    ),
     template="llama_like",
     prefix="Gemma2",
     forms={**forms.GEMMA, **forms.PRE_AND_POST_NORM_LAYER},

@@ -24,6 +24,12 @@ FAMILY = Family(
     first_release="4.50",
     drop_in=dataclasses.replace(
         DROP_IN,
+        models=(
+            "google/gemma-3-270m",
+            "google/gemma-3-270m-it",
+            *(f"google/gemma-3-{size}b-{kind}" for size in (1, 4, 12, 27) for kind in ("pt", "it")),
+            *(f"google/medgemma-{kind}" for kind in ("4b-pt", "4b-it", "27b-it", "27b-text-it")),
+        ),
         not_by_hand="its layers with a window may rotate queries and keys by other frequencies",
         config={"act_fn": "hidden_activation"},
         embedding_factor=("hidden_size", 0.5),

@@ -32,5 +32,6 @@ FAMILY = Family(
             "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx",
         },
         dataset="openwebtext",
+        models=("ai-forever/mGPT",),
     ),
 )

@@ -27,5 +27,22 @@ FAMILY = Family(
         mlp_out="mlp.c_proj",
         config={"act_fn": "activation_function"},
         fixed={"use_attn_scale": False},
+        models=tuple(f"EleutherAI/gpt-neo-{size}" for size in ("125M", "1.3B", "2.7B")),
+        names={
+            **{f"{neo}-small": "EleutherAI/gpt-neo-125M" for neo in ("gpt-neo", "neo")},
+            **{f"{neo}-medium": "EleutherAI/gpt-neo-1.3B" for neo in ("gpt-neo", "neo")},
+            **{f"{neo}-large": "EleutherAI/gpt-neo-2.7B" for neo in ("gpt-neo", "neo")},
+            "neo": "EleutherAI/gpt-neo-125M",
+            **{
+                f"tiny-stories-{kind.lower()}{size.lower()}": f"roneneldan/TinyStories-{kind}{size}"
+                for size in ("1M", "3M", "8M", "28M", "33M")
+                for kind in ("", "Instruct-")
+            },
+            "tiny-stories-1l-21m": "roneneldan/TinyStories-1Layer-21M",
+            "tiny-stories-2l-33m": "roneneldan/TinyStories-2Layers-33M",
+            # Its name on the hub.
+            "tiny-stories-instruct-1l-21m": "roneneldan/TinyStories-Instuct-1Layer-21M",
+            "tiny-stories-instruct-2l-33m": "roneneldan/TinyStories-Instruct-2Layers-33M",
+        },
     ),
 )

@@ -25,5 +25,13 @@ FAMILY = Family(
         mlp_out="mlp.dense_4h_to_h",
         config={"act_fn": "hidden_act"},
         rotary=("rotary_pct", "rotary_emb_base"),
+        models=tuple(
+            f"stabilityai/stablelm-{kind}-alpha-{size}" for kind in ("base", "tuned") for size in ("3b", "7b")
+        ),
+        names={
+            f"stablelm-{kind}-{size}": f"stabilityai/stablelm-{kind}-alpha-{size}"
+            for kind in ("base", "tuned")
+            for size in ("3b", "7b")
+        },
     ),
 )

@@ -24,5 +24,7 @@ FAMILY = Family(
         mlp_in="mlp.fc_in",
         mlp_out="mlp.fc_out",
         config={"act_fn": "activation_function", "rotary_dim": "rotary_dim"},
+        models=("EleutherAI/gpt-j-6B",),
+        names={"gpt-j": "EleutherAI/gpt-j-6B", "gptj": "EleutherAI/gpt-j-6B"},
     ),
 )

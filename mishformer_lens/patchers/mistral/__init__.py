@@ -1,5 +1,7 @@
 """Mistral: what its models have in every release."""
 
+import dataclasses
+
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms
 from mishformer_lens.patchers.llama_like.components import COMPONENTS, DROP_IN, GROUPED_HEADS, RMS_NORM
@@ -12,7 +14,11 @@ FAMILY = Family(
     norm=RMS_NORM,
     attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
-    drop_in=DROP_IN,
+    drop_in=dataclasses.replace(
+        DROP_IN,
+        models=("mistralai/Mistral-Nemo-Base-2407", "mistralai/Mistral-Small-24B-Base-2501"),
+        names={"mistral-7b": "mistralai/Mistral-7B-v0.1", "mistral-7b-instruct": "mistralai/Mistral-7B-Instruct-v0.1"},
+    ),
     template="llama_like",
     prefix="Mistral",
     forms=forms.LLAMA,

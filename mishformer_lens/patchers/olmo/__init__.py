@@ -14,7 +14,10 @@ FAMILY = Family(
     norm=Norm("layer", own=True, eps=1e-5),
     attention=dataclasses.replace(GROUPED_HEADS, clipped="config.clip_qkv"),
     mlp=MLP(gated=True),
-    drop_in=DROP_IN,
+    drop_in=dataclasses.replace(
+        DROP_IN,
+        names={"olmo-1b": "allenai/OLMo-1B-hf", "olmo-7b": "allenai/OLMo-7B-hf"},
+    ),
     template="llama_like",
     prefix="Olmo",
     forms={**forms.LLAMA_WITHOUT_NORM, **forms.LAYER_NORM_WITHOUT_WEIGHTS},

@@ -25,7 +25,10 @@ FAMILY = Family(
     first_release="4.47",
     # As TransformerBridge calls them.
     aliases={"ln1_post": "ln1", "ln2_post": "ln2"},
-    drop_in=DROP_IN,
+    drop_in=dataclasses.replace(
+        DROP_IN,
+        names={"olmo-2-1b": "allenai/OLMo-2-0425-1B", "olmo-2-7b": "allenai/OLMo-2-1124-7B"},
+    ),
     template="llama_like",
     prefix="Olmo2",
     forms={**forms.LLAMA, **forms.POST_NORM_LAYER},

@@ -26,7 +26,15 @@ FAMILY = Family(
     # As TransformerBridge calls them.
     aliases={"ln1_post": "ln1", "ln2_post": "ln2"},
     drop_in=dataclasses.replace(
-        DROP_IN, not_by_hand="its layers with a window may rotate queries and keys by other frequencies"
+        DROP_IN,
+        models=(
+            "allenai/Olmo-3-7B-Instruct",
+            "allenai/Olmo-3-7B-Think",
+            "allenai/Olmo-3-32B-Think",
+            "allenai/Olmo-3.1-32B-Instruct",
+            "allenai/Olmo-3.1-32B-Think",
+        ),
+        not_by_hand="its layers with a window may rotate queries and keys by other frequencies",
     ),
     template="llama_like",
     prefix="Olmo3",

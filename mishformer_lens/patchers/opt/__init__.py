@@ -31,5 +31,16 @@ FAMILY = Family(
         mlp_in="fc1",
         mlp_out="fc2",
         config={"act_fn": "activation_function", "initializer_range": "init_std"},
+        models=tuple(f"facebook/opt-{size}" for size in ("125m", "1.3b", "2.7b", "6.7b", "13b", "30b", "66b")),
+        names={
+            "opt": "facebook/opt-125m",
+            "opt-small": "facebook/opt-125m",
+            "opt-medium": "facebook/opt-1.3b",
+            "opt-large": "facebook/opt-2.7b",
+            "opt-xl": "facebook/opt-6.7b",
+            "opt-xxl": "facebook/opt-13b",
+            "opt-xxxl": "facebook/opt-30b",
+            "opt-xxxxl": "facebook/opt-66b",
+        },
     ),
 )

@@ -24,7 +24,14 @@ FAMILY = Family(
     attention=dataclasses.replace(GROUPED_HEADS, query_key_norm="head pos"),
     block=Block(parallel=True, shared_norm=True),
     optional=("attn.q_norm", "attn.k_norm"),
-    drop_in=dataclasses.replace(DROP_IN, output="self_attn.dense", mlp_in="mlp.fc1", mlp_out="mlp.fc2", mlp_gate=None),
+    drop_in=dataclasses.replace(
+        DROP_IN,
+        models=("microsoft/phi-1", "microsoft/phi-1_5", "microsoft/phi-2"),
+        output="self_attn.dense",
+        mlp_in="mlp.fc1",
+        mlp_out="mlp.fc2",
+        mlp_gate=None,
+    ),
     template="llama_like",
     prefix="Phi",
     forms={

@@ -42,7 +42,14 @@ FAMILY = Family(
     norm=RMS_NORM,
     attention=dataclasses.replace(GROUPED_HEADS, qkv_layout=PART_BY_PART),
     mlp=MLP(gated=True),
-    drop_in=dataclasses.replace(DROP_IN, qkv="self_attn.qkv_proj", mlp_in="mlp.gate_up_proj", mlp_gate=None),
+    drop_in=dataclasses.replace(
+        DROP_IN,
+        models=("microsoft/phi-4",),
+        names={"phi-3": "microsoft/Phi-3-mini-4k-instruct"},
+        qkv="self_attn.qkv_proj",
+        mlp_in="mlp.gate_up_proj",
+        mlp_gate=None,
+    ),
     template="llama_like",
     prefix="Phi3",
     forms={

@@ -15,7 +15,11 @@ FAMILY = Family(
     attention=dataclasses.replace(GROUPED_HEADS, query_key_norm="pos head", norms_in_turn=True),
     mlp=MLP(gated=True),
     first_release="4.51",
-    drop_in=DROP_IN,
+    drop_in=dataclasses.replace(
+        DROP_IN,
+        models=(*(f"Qwen/Qwen3-{size}B" for size in ("0.6", "1.7", "4", "8", "14")), "Qwen/Qwen3-0.6B-Base"),
+        prepend_bos=False,
+    ),
     template="llama_like",
     prefix="Qwen3",
     forms=forms.LLAMA,
