@@ -1,6 +1,7 @@
 """Beginning a pass at a later layer, where models tell layers by how many were before them."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,17 @@ class _LeftOut(nn.Module):
         return (hidden_states,)
 
 
+def has_kinds_of_layers(instrumentation: Instrumentation) -> bool:
+    """Whether the model's configuration tells layers apart, as where some have a window."""
+    config: Any = instrumentation.model.config
+    return len(set(config.to_dict().get("layer_types") or ())) > 1
+
+
+def has_cache_of_its_own(instrumentation: Instrumentation) -> bool:
+    """Whether the release's models of the family want a cache that knows which layers have windows."""
+    return "HybridCache" in vars(sys.modules[instrumentation.family.module_name])
+
+
 @contextlib.contextmanager
 def start_at_place(instrumentation: Instrumentation, layer: int, residual: torch.Tensor | None) -> Iterator[None]:
     """Leave out the layers before ``layer``, and hand ``residual`` ``[batch, pos, d_model]`` to that one.
@@ -36,8 +48,7 @@ def start_at_place(instrumentation: Instrumentation, layer: int, residual: torch
     are of several kinds others stand in for them: from some 5.x release on a model looks up the mask and the rotary
     embedding of a layer's kind by its place in the list.
     """
-    kinds = instrumentation.model.config.to_dict().get("layer_types") or ()  # type: ignore[union-attr, operator]
-    if len(set(kinds)) < 2:
+    if not has_kinds_of_layers(instrumentation):
         with partial.start_at(instrumentation, layer, residual):
             yield
         return
