@@ -83,6 +83,8 @@ def mishax_pairs(source: str, variant: Variant) -> tuple[dict[str, Pairs], dict[
             for edit in edits if member.partition(".")[0] == name else ():
                 pair = (clean(edit.before), clean(edit.after))
                 counts[pair] = counts.get(pair, 0) + edit.count
+        if not counts:
+            continue  # it counts for what the source is, and nothing is changed in it
         text = member_text(source, name)
         if _come_to(text, name, counts, patched):
             pairs[name] = list(counts)

@@ -30,14 +30,18 @@ LENGTH_MATTERS = "phi3_longrope"
 """The kind that rotates all positions of a longer text otherwise."""
 
 
+IN_ONE = ("bloom", "falcon", "gpt_bigcode", "mpt")
+"""The families of test_projections_in_one.py."""
+
+
 def served() -> list[str]:
-    """The kinds that the drop-in serves; those of test_projections_in_one.py, whose MLPs are wider, left out."""
+    """The kinds that the drop-in serves, but for those with a module of their own."""
     forms = {name: kinds()[name] for name in here()}
     return [
         name
         for name, form in forms.items()
         if FAMILIES[form.family].drop_in is not None
-        and form.d_mlp == D_MLP
+        and form.family not in IN_ONE
         and form.norms != "stream"
         and form.final_norm
     ]

@@ -4,6 +4,8 @@ import dataclasses
 
 from tests.kinds import Kind, names, source
 
+_SOURCE = source("gpt_bigcode")
+
 GPT_BIGCODE = Kind(
     "gpt_bigcode",
     names("GPTBigCode"),
@@ -23,6 +25,8 @@ GPT_BIGCODE = Kind(
     gated=False,
     rotary=False,
     learned_positions=True,
+    # Releases from 4.54 on multiply by the root of the width of a head, where older ones divide by it.
+    attention_scale=8**0.5 if "self.head_dim**0.5 if config" in _SOURCE else None,
     norm="layer",
     modules={
         "ln1": "ln_1",
@@ -43,6 +47,6 @@ KINDS = {
         fused="group",
         attention_scale=1.0,
         # With a class per kernel, flash attention scales whatever the configuration says.
-        like_flash={"scale_attn_weights": True} if "GPTBigCodeFlashAttention2" in source("gpt_bigcode") else {},
+        like_flash={"scale_attn_weights": True} if "GPTBigCodeFlashAttention2" in _SOURCE else {},
     ),
 }

@@ -107,6 +107,12 @@ def test_hooks_on_either_side_act_where_weights_are_offloaded(shared: str, where
         offloaded = accelerate.cpu_offload(offloaded, execution_device=DEVICE)
     else:
         offloaded = accelerate.disk_offload(offloaded, str(tmp_path), execution_device=DEVICE)
+    try:
+        with torch.no_grad():
+            offloaded(make_tokens())
+    except RuntimeError as error:
+        # Cohere 2, where its models make a cache of their own.
+        pytest.skip(f"this release's own models fail where weights are offloaded, hooked or not: {error}")
     points, others = (mishformer_lens.instrument(each).hook_points for each in (model, offloaded))
     watched = ["blocks.0.attn.hook_q", "blocks.0.mlp.hook_pre", "blocks.1.hook_resid_post"]
     for name in NAMES:
