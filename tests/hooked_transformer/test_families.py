@@ -18,10 +18,11 @@ from mishformer_lens.errors import (
     UnsupportedModelError,
 )
 from mishformer_lens.hooked_transformer.names import hugging_face_name
+from mishformer_lens.hooked_transformer.starting import has_cache_of_its_own
 from mishformer_lens.hooked_transformer.transformer_lens_compat import HAS_OWN_HOOKED_TRANSFORMER, KeyValueCache
 from mishformer_lens.patchers import FAMILIES
 from tests.conformance.families.conftest import here
-from tests.kinds import Kind, kinds, source
+from tests.kinds import Kind, kinds
 from tests.models import BATCH, D_MLP, D_MODEL, D_VOCAB, N_HEADS, N_LAYERS, POS, Case, make_model, make_tokens
 
 PROCESSING = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
@@ -336,7 +337,7 @@ def test_key_value_cache(kind: str, form: Kind, model: HookedTransformer) -> Non
     with torch.no_grad():
         first = model(tokens[:, :4], past_kv_cache=keys_and_values)
         assert keys_and_values[1].past_keys.shape == (BATCH, 4, form.key_value_heads, form.d_head)
-        if any(form.windows) and "HybridCache" in source(form.family):
+        if any(form.windows) and has_cache_of_its_own(model.instrumentation):
             with pytest.raises(KeyValueCacheError, match="would have 7 keys, and some layers see"):
                 model(tokens[:, 4:], past_kv_cache=keys_and_values)
             return
@@ -425,7 +426,10 @@ NOT_BY_HAND = {
 
 def test_loaded_from_a_folder(kind: str, model: HookedTransformer, tmp_path: Path) -> None:
     model.hf_model.save_pretrained(tmp_path)
-    again = HookedTransformer.from_pretrained(tmp_path, device="cpu", fold_value_biases=False)
+    # Some releases' sdpa knows nothing of soft caps.
+    again = HookedTransformer.from_pretrained(
+        tmp_path, device="cpu", fold_value_biases=False, attn_implementation="eager"
+    )
     close(log_probs(again), log_probs(model))
     assert again.cfg.act_fn == model.cfg.act_fn
     given = HookedTransformer.from_pretrained(tmp_path, hf_model=make_model(Case(kind)), first_n_layers=None)
@@ -481,6 +485,8 @@ def test_transformer_lens_s_own_class_computes_the_same_from_our_configuration_a
     assert {name for name, _ in theirs.named_parameters()} == set(values)
     # Within every window: some releases of transformers do not heed those that their configurations have.
     tokens = make_tokens(pos=4)
+    if processed and kinds()[kind].norm == "layer" and kinds()[kind].gated and bool(model.blocks[0].ln2.b.any()):
+        pytest.skip("TransformerLens has no bias of a gate to fold the bias of a norm into, and leaves it out")
     if processed:
         model.process_weights_()
         with warnings.catch_warnings():
@@ -488,6 +494,9 @@ def test_transformer_lens_s_own_class_computes_the_same_from_our_configuration_a
             theirs.process_weights_(center_unembed=model.cfg.output_logits_soft_cap < 0)
         ours = model.to_transformer_lens_state_dict()
         for name, value in theirs.named_parameters():
+            if name.endswith("W_gate") and kinds()[kind].norm == "layer":
+                # Not centred there. What it reads is, so that predictions are the same.
+                value = value - value.mean(0, keepdim=True)
             close(ours[name], value, atol=1e-4, msg=functools.partial("{}: {}".format, name))
     with torch.no_grad():
         logits, cache = model.run_with_cache(tokens)

@@ -299,7 +299,10 @@ def test_a_checkpoint_s_revision_is_what_hugging_face_is_asked_for(kind: str, to
 def test_the_configuration_has_every_field_of_transformer_lens(kind: str) -> None:
     theirs = make_reference(kind).cfg
     ours = make_model_of(kind).cfg
-    assert {field.name for field in dataclasses.fields(theirs)} == {field.name for field in dataclasses.fields(ours)}
+    own = {field.name for field in dataclasses.fields(ours)}
+    # Two are of later releases, for families that came later.
+    assert own - {field.name for field in dataclasses.fields(theirs)} <= {"rotary_base_local", "use_qk_norm"}
+    assert {field.name for field in dataclasses.fields(theirs)} <= own
     expected_to_differ = {"model_name", "original_architecture", "initializer_range", "init_weights"}
     expected_to_differ |= {"tie_word_embeddings", "device", "attn_scale", "rotary_base"}
     for name, value in theirs.to_dict().items():
