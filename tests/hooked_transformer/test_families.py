@@ -473,6 +473,7 @@ EXPRESSIBLE: dict[str, dict[str, Any]] = {
 @pytest.mark.skipif(
     not HAS_OWN_HOOKED_TRANSFORMER, reason="TransformerLens has no HookedTransformer from 4.0 on: earlier cells compare"
 )
+@pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("processed", [False, True], ids=["plain", "processed"])
 @pytest.mark.parametrize("kind", [kind for kind in here() if kind in EXPRESSIBLE])
 def test_transformer_lens_s_own_class_computes_the_same_from_our_configuration_and_weights(
