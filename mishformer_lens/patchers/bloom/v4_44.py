@@ -1,16 +1,11 @@
 """BLOOM, whose attention and MLP add what they write to the residual stream themselves."""
 
+from mishformer_lens.patchers.kernels import only_eager
+
 CACHE_ARGUMENT = "past_key_values"
 CACHE_BY_PLACE = False
 ATTENTION = ("eager",)
-UNSUPPORTED = {
-    name: f"no release of transformers has {label} for BLOOM, whose scores have a bias by position"
-    for name, label in (
-        ("sdpa", "sdpa"),
-        ("flash_attention_2", "flash attention"),
-        ("flex_attention", "flex attention"),
-    )
-}
+UNSUPPORTED = only_eager("BLOOM")
 
 
 def written(hook: str, output: str) -> tuple[str, str]:

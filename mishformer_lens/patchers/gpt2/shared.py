@@ -6,19 +6,26 @@ MLP = {
     ],
 }
 
+_BEFORE_ATTENTION = (
+    """
+    residual = hidden_states
+    hidden_states = self.ln_1(hidden_states)
+    """,
+    """
+    hidden_states = self.hook_resid_pre(hidden_states)
+    residual = hidden_states
+    hidden_states = self.attention_inputs.normalize(self.ln_1, hidden_states)
+    """,
+)
+_AFTER_MLP = (
+    "residual + feed_forward_hidden_states",
+    "self.hook_resid_post(residual + self.hook_mlp_out(feed_forward_hidden_states))",
+)
+
+# Blocks without cross-attention, of families with sources like GPT-2's.
 BLOCK = {
     "GPT2Block.forward": [
-        (
-            """
-            residual = hidden_states
-            hidden_states = self.ln_1(hidden_states)
-            """,
-            """
-            hidden_states = self.hook_resid_pre(hidden_states)
-            residual = hidden_states
-            hidden_states = self.attention_inputs.normalize(self.ln_1, hidden_states)
-            """,
-        ),
+        _BEFORE_ATTENTION,
         ("attn_output + residual", "self.hook_attn_out(attn_output) + residual"),
         (
             """
@@ -30,10 +37,7 @@ BLOCK = {
             hidden_states = self.ln_2(self.hook_mlp_in.copied(residual))
             """,
         ),
-        (
-            "residual + feed_forward_hidden_states",
-            "self.hook_resid_post(residual + self.hook_mlp_out(feed_forward_hidden_states))",
-        ),
+        _AFTER_MLP,
     ],
 }
 
@@ -42,7 +46,7 @@ def block(added: str) -> dict[str, list[tuple[str, str]]]:
     """The edits of a block that calls ``added`` what its cross-attention gives."""
     return {
         "GPT2Block.forward": [
-            *BLOCK["GPT2Block.forward"][:1],
+            _BEFORE_ATTENTION,
             ("attn_output + residual", "self.hook_resid_mid(self.hook_attn_out(attn_output) + residual)"),
             ("self.ln_cross_attn(hidden_states)", "self.ln_cross_attn(self.hook_cross_attn_in.copied(hidden_states))"),
             (
@@ -50,7 +54,7 @@ def block(added: str) -> dict[str, list[tuple[str, str]]]:
                 f"self.hook_resid_mid_cross(residual + self.hook_cross_attn_out({added}))",
             ),
             ("self.ln_2(hidden_states)", "self.ln_2(self.hook_mlp_in.copied(hidden_states))"),
-            *BLOCK["GPT2Block.forward"][3:],
+            _AFTER_MLP,
         ],
     }
 

@@ -2,14 +2,14 @@
 
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import forms
-from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS
-from mishformer_lens.patchers.parts import MLP, Experts, Norm
+from mishformer_lens.patchers.llama_like.components import COMPONENTS, GROUPED_HEADS, RMS_NORM
+from mishformer_lens.patchers.parts import MLP, Experts
 
 FAMILY = Family(
     name="gpt_oss",
     base_model="GptOssModel",
     components={**COMPONENTS, "mlp.experts": "mlp.experts"},
-    norm=Norm("rms", own=True),
+    norm=RMS_NORM,
     attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
     experts=Experts(in_every_block=True),

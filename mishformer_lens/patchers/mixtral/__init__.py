@@ -3,10 +3,10 @@
 from mishformer_lens.engine import Edits
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms
-from mishformer_lens.patchers.llama_like.components import GROUPED_HEADS
+from mishformer_lens.patchers.llama_like.components import GROUPED_HEADS, RMS_NORM
 from mishformer_lens.patchers.mixture_like import forms as mixtures
 from mishformer_lens.patchers.mixture_like.components import MIXTURE
-from mishformer_lens.patchers.parts import MLP, Experts, Norm
+from mishformer_lens.patchers.parts import MLP, Experts
 
 EXPERT: Edits = {
     "BlockSparseTop2MLP.forward": [
@@ -22,7 +22,7 @@ FAMILY = Family(
     name="mixtral",
     base_model="MixtralModel",
     components=MIXTURE,
-    norm=Norm("rms", own=True),
+    norm=RMS_NORM,
     attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
     experts=Experts(in_every_block=True, d_mlp="ffn_dim", as_modules={"mlp": "block_sparse_moe"}),

@@ -1,16 +1,11 @@
 """MPT, whose MLP adds what it writes to the residual stream itself."""
 
+from mishformer_lens.patchers.kernels import only_eager
+
 CACHE_ARGUMENT = "past_key_values"
 CACHE_BY_PLACE = True
 ATTENTION = ("eager",)
-UNSUPPORTED = {
-    name: f"no release of transformers has {label} for MPT, whose scores have a bias by position"
-    for name, label in (
-        ("sdpa", "sdpa"),
-        ("flash_attention_2", "flash attention"),
-        ("flex_attention", "flex attention"),
-    )
-}
+UNSUPPORTED = only_eager("MPT")
 
 EDITS = {
     "MptAttention.forward": [

@@ -2,16 +2,16 @@
 
 from mishformer_lens.patchers.family import Family
 from mishformer_lens.patchers.llama_like import attention_classes, forms
-from mishformer_lens.patchers.llama_like.components import GROUPED_HEADS
+from mishformer_lens.patchers.llama_like.components import GROUPED_HEADS, RMS_NORM
 from mishformer_lens.patchers.mixture_like import forms as mixtures
 from mishformer_lens.patchers.mixture_like.components import MIXTURE, PARTS
-from mishformer_lens.patchers.parts import MLP, Experts, Norm
+from mishformer_lens.patchers.parts import MLP, Experts
 
 FAMILY = Family(
     name="qwen2_moe",
     base_model="Qwen2MoeModel",
     components=MIXTURE | {"mlp.shared_expert": "mlp.shared_expert"},
-    norm=Norm("rms", own=True),
+    norm=RMS_NORM,
     attention=GROUPED_HEADS,
     mlp=MLP(gated=True),
     experts=Experts(shared_first=True, d_mlp="experts[0].intermediate_size"),
