@@ -6,7 +6,7 @@ the same model meanwhile runs all of it, and so does a hook that runs the model 
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,17 +74,26 @@ def stop_before(base: nn.Module, module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def start_at(instrumentation: "Instrumentation", layer: int, residual: torch.Tensor | None) -> Iterator[None]:
+def start_at(
+    instrumentation: "Instrumentation",
+    layer: int,
+    residual: torch.Tensor | None,
+    stand_ins: Iterable[nn.Module] = (),
+) -> Iterator[None]:
     """Leave out the layers before ``layer``, and hand ``residual`` to that one.
 
     The embedding still runs, since the model computes masks and rotary embeddings beside it; it is ignored, and its
     hook points do not fire.
 
+    Args:
+        stand_ins: what runs in the places of the layers that are left out.
+
     Raises:
         NotInstrumentedError: the hook points were removed.
     """
     this = _Pass()
-    kept = nn.ModuleList(list(instrumentation.blocks.children())[layer:])
+    left = list(instrumentation.blocks.children())[layer:]
+    kept = nn.ModuleList([*stand_ins, *left])
 
     def replace(
         _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -98,7 +107,7 @@ def start_at(instrumentation: "Instrumentation", layer: int, residual: torch.Ten
             context.enter_context(instrumentation.hook_points[spec.name].silent(this.is_running))
         # The base model's patched class looks for the blocks that this pass keeps. A first layer that is lent is not
         # checkpointed: where it is computed again, nobody hands it the residual stream.
-        first = instrumentation.place(layer, "") if len(kept) else instrumentation.place(None, "ln_final")
+        first = instrumentation.place(layer, "") if left else instrumentation.place(None, "ln_final")
         handle = context.enter_context(first.lent()).register_forward_pre_hook(replace, with_kwargs=True, prepend=True)
         context.callback(handle.remove)
         context.enter_context(this.of(instrumentation.model))

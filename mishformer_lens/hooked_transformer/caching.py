@@ -96,7 +96,7 @@ class Caching(HookedTransformerBase):
         if names is None:
             return unflagged or live
         chosen = [name for name in live if names(name)]
-        return [name for name in chosen if name in unflagged] or chosen
+        return [name for name in chosen if _name_in_layer(name) not in off] or chosen
 
     def _check_name(self, name: str) -> None:
         if name in self.mod_dict and name not in self.hook_dict:
@@ -277,7 +277,11 @@ def _live_names(names: tuple[str, ...], n_layers: int, off: frozenset[str]) -> t
         off: names of hook points in their layers.
     """
     live = tuple(name for name in names if not name.startswith("blocks.") or int(name.split(".")[1]) < n_layers)
-    return live, tuple(name for name in live if name.split(".", 2)[-1] not in off)
+    return live, tuple(name for name in live if _name_in_layer(name) not in off)
+
+
+def _name_in_layer(name: str) -> str:
+    return name.split(".", 2)[-1]
 
 
 def _store(

@@ -12,7 +12,7 @@ from torch import nn
 from mishformer_lens.errors import ForwardArgumentsError, KeyValueCacheError
 from mishformer_lens.hooked_transformer.families import drop_in_of
 from mishformer_lens.hooked_transformer.key_values import PastKeyValues, positions_of
-from mishformer_lens.hooked_transformer.starting import has_cache_of_its_own, has_kinds_of_layers, start_at_place
+from mishformer_lens.hooked_transformer.starting import has_cache_of_its_own, start_at_place, tells_layers_apart
 from mishformer_lens.hooked_transformer.tokens import USE_DEFAULT_VALUE, PaddingSide, Tokens, is_text
 from mishformer_lens.hooked_transformer.transformer_lens_compat import utils
 from mishformer_lens.partial import Stopped, stop_before
@@ -202,8 +202,7 @@ class Running(Tokens):
             if not drop_in_of(self.instrumentation.family).counts_positions:
                 arguments["position_ids"] = positions[:, past.length if past else 0 :]
         variant = self.instrumentation.variant
-        told_apart = has_kinds_of_layers(self.instrumentation) or has_cache_of_its_own(self.instrumentation)
-        if not inputs.kept or (past is None and inputs.kept.start > 0 and told_apart):
+        if not inputs.kept or (past is None and inputs.kept.start > 0 and tells_layers_apart(self.instrumentation)):
             # Keys and values of no layer, or of some where layers are told apart: some releases do not expect that.
             arguments["use_cache"] = False
         elif past is not None:
@@ -217,11 +216,13 @@ class Running(Tokens):
 
     def _refuse_windows(self, past: PastKeyValues, inputs: _Inputs) -> None:
         """Refuse a cache of more keys than a layer with a window sees, where models count on a cache of their own."""
+        if not has_cache_of_its_own(self.instrumentation):
+            return
         windows = [block.attn.window for block in self.blocks]
         smallest = min((window for window in windows if window is not None), default=None)
         given = inputs.embeddings if inputs.tokens is None else inputs.tokens
         n_keys = past.length + (0 if given is None else given.shape[1])
-        if smallest is not None and n_keys > smallest and has_cache_of_its_own(self.instrumentation):
+        if smallest is not None and n_keys > smallest:
             raise KeyValueCacheError(
                 f"past_kv_cache would have {n_keys} keys, and some layers see {smallest}: in this release of "
                 "transformers these models tell them right in a cache of their own only, which generate() uses. Pass "

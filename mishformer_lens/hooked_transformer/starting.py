@@ -2,14 +2,13 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from mishformer_lens import partial
 from mishformer_lens.instrumentation import Instrumentation
+from mishformer_lens.partial import start_at
 
 
 class _LeftOut(nn.Module):
@@ -29,10 +28,10 @@ class _LeftOut(nn.Module):
         return (hidden_states,)
 
 
-def has_kinds_of_layers(instrumentation: Instrumentation) -> bool:
+def _has_kinds_of_layers(instrumentation: Instrumentation) -> bool:
     """Whether the model's configuration tells layers apart, as where some have a window."""
-    config: Any = instrumentation.model.config
-    return len(set(config.to_dict().get("layer_types") or ())) > 1
+    # Not to_dict(), which copies all of it.
+    return len(set(vars(instrumentation.model.config).get("layer_types") or ())) > 1
 
 
 def has_cache_of_its_own(instrumentation: Instrumentation) -> bool:
@@ -40,21 +39,19 @@ def has_cache_of_its_own(instrumentation: Instrumentation) -> bool:
     return "HybridCache" in vars(sys.modules[instrumentation.family.module_name])
 
 
-@contextlib.contextmanager
-def start_at_place(instrumentation: Instrumentation, layer: int, residual: torch.Tensor | None) -> Iterator[None]:
+def tells_layers_apart(instrumentation: Instrumentation) -> bool:
+    """Whether it matters to the model, or to its cache, which layer of its own a layer is."""
+    return _has_kinds_of_layers(instrumentation) or has_cache_of_its_own(instrumentation)
+
+
+def start_at_place(
+    instrumentation: Instrumentation, layer: int, residual: torch.Tensor | None
+) -> contextlib.AbstractContextManager[None]:
     """Leave out the layers before ``layer``, and hand ``residual`` ``[batch, pos, d_model]`` to that one.
 
     As :func:`mishformer_lens.partial.start_at` does it, which takes those layers out of the model's list. Where layers
     are of several kinds others stand in for them: from some 5.x release on a model looks up the mask and the rotary
     embedding of a layer's kind by its place in the list.
     """
-    if not has_kinds_of_layers(instrumentation):
-        with partial.start_at(instrumentation, layer, residual):
-            yield
-        return
-    first = list(instrumentation.blocks.children())[:layer]
-    with partial.start_at(instrumentation, layer, residual):
-        *others, (model, this, kept) = partial._partial_passes()
-        stand_ins = [_LeftOut(each) for each in first]
-        partial._kept.passes = [*others, (model, this, nn.ModuleList([*stand_ins, *kept.children()]))]
-        yield
+    first = list(instrumentation.blocks.children())[:layer] if _has_kinds_of_layers(instrumentation) else []
+    return start_at(instrumentation, layer, residual, stand_ins=[_LeftOut(each) for each in first])
