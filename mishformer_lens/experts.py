@@ -41,18 +41,15 @@ class ExpertHooks(HookGroup):
         Args:
             implementation: transformers' name of what computes them else.
         """
-        if not (self.listening and self.is_active()):
-            return False
-        if implementation not in (None, "eager"):
+        looked_into = self.is_active()
+        if looked_into and implementation not in (None, "eager"):
             self._warn(f"experts_implementation {implementation!r}")
-        return True
+        return looked_into
 
     def take_turns(self, anyway: bool) -> bool:
         """As :meth:`are_looked_into`, where the release itself decides whether they are computed so ``anyway``."""
-        if anyway:
-            return True
-        if not (self.listening and self.is_active()):
-            return False
+        if anyway or not self.is_active():
+            return anyway
         self._warn("this release of transformers")
         return True
 
@@ -76,7 +73,7 @@ class ExpertHooks(HookGroup):
             like: has the type and the device of activations.
             d_mlp: the width of an expert.
         """
-        return self._each(hit, like.new_empty(0, d_mlp)) if self.listening and self.is_active() else hit
+        return self._each(hit, like.new_empty(0, d_mlp)) if self.is_active() else hit
 
     def _each(self, hit: Iterable[Any], nothing: torch.Tensor) -> Iterator[Any]:
         reached = 0
@@ -157,10 +154,10 @@ class Routing:
         Raises:
             HookShapeError: a hook returned something else than numbers of experts.
         """
-        if not (self.hook_expert_indices.may_edit() and self.hook_expert_indices.is_active()):
-            seen: torch.Tensor = self.hook_expert_indices(indices)
-            return seen
+        may_be_edited = self.hook_expert_indices.may_edit() and self.hook_expert_indices.is_active()
         edited: torch.Tensor = self.hook_expert_indices(indices)
+        if not may_be_edited:
+            return edited
         if edited.dtype != indices.dtype:
             found = f"numbers of {edited.dtype}, where they are of {indices.dtype}"
         elif not torch.compiler.is_compiling() and bool(((edited < 0) | (edited >= self.n_experts)).any()):

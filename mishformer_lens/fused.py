@@ -10,21 +10,26 @@ Heads = tuple[int, int, int]
 
 
 def part_of(fused: torch.Tensor, part: int, layout: str | None, heads: Heads, d_head: int) -> torch.Tensor:
-    """Queries, keys or values (0, 1, 2) ``[..., head_index, d_head]`` out of ``fused`` ``[..., outputs]``."""
+    """Queries, keys or values (0, 1, 2) ``[..., head_index, d_head]`` out of ``fused`` ``[..., outputs]``.
+
+    A view, but for queries group by group.
+    """
     if layout == PART_BY_PART:
         # Not einops: keys and values may have fewer heads than queries.
         chosen: torch.Tensor = fused.split([number * d_head for number in heads], -1)[part].unflatten(-1, (-1, d_head))
         return chosen
     if layout == GROUP_BY_GROUP:
-        queries = heads[0] // heads[1]
-        groups = fused.unflatten(-1, (heads[1], queries + 2, d_head))
-        of_groups: torch.Tensor = groups.split([queries, 1, 1], -2)[part]
-        whole: torch.Tensor = of_groups.flatten(-3, -2)
-        return whole
+        return in_groups(fused, heads[1], d_head)[part].flatten(-3, -2)
     split: torch.Tensor = einops.rearrange(
         fused, f"... ({layout}) -> part ... head d_head", part=3, head=heads[0], d_head=d_head
     )[part]
     return split
+
+
+def in_groups(fused: torch.Tensor, groups: int, d_head: int) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values ``[..., group, head_index, d_head]`` of a projection group by group, views."""
+    split: torch.Tensor = fused.unflatten(-1, (groups, -1, d_head))
+    return split[..., :-2, :], split[..., -2:-1, :], split[..., -1:, :]
 
 
 def joined(parts: list[torch.Tensor], layout: str | None) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mishformer_lens.hooks import HookPoint
 from mishformer_lens.patchers import Family
@@ -14,6 +14,24 @@ if TYPE_CHECKING:
 
 Absent = tuple[frozenset[str], ...]
 """Block by block, the names of parts and hook points of the family that a block lacks."""
+
+
+class Form(NamedTuple):
+    """What of its family a live model has.
+
+    Attributes:
+        absent: what its blocks lack.
+        experts: block by block, how many experts it has; none where it has an MLP.
+        absent_from_model: likewise what it lacks beside its blocks.
+    """
+
+    absent: Absent
+    experts: tuple[int, ...]
+    absent_from_model: frozenset[str]
+
+    def blocks(self) -> Iterator[tuple[frozenset[str], int]]:
+        """Block by block, what it lacks and how many experts it has."""
+        return zip(self.absent, self.experts, strict=True)
 
 
 class HookPoints(Mapping[str, HookPoint]):
@@ -50,15 +68,13 @@ class HookPoints(Mapping[str, HookPoint]):
 
     def names(self) -> Mapping[str, HookSpec]:
         """The names, each with what is told of its hook point, as the model is now."""
-        told = self._instrumentation
-        return _names(told.family, told.absent(), told.experts(), told.absent_from_model())
+        return _names(self._instrumentation.family, self._instrumentation.form())
 
     def _make(self, name: str) -> HookPoint:
-        told = self._instrumentation
-        family, absent = told.family, told.absent()
-        spec = _names(family, absent, told.experts(), told.absent_from_model())[name]
+        family, form = self._instrumentation.family, self._instrumentation.form()
+        spec = _names(family, form)[name]
         layer = int(name.split(".", 2)[1]) if name.startswith("blocks.") else None
-        parts = family.places_of(spec, frozenset() if layer is None else absent[layer])
+        parts = family.places_of(spec, frozenset() if layer is None else form.absent[layer])
         point = HookPoint()
         point.name = name
         point.shared = spec.shared
@@ -67,23 +83,19 @@ class HookPoints(Mapping[str, HookPoint]):
 
 
 @functools.lru_cache(maxsize=64)
-def _names(
-    family: Family, absent: Absent, experts: tuple[int, ...], absent_from_model: frozenset[str]
-) -> dict[str, HookSpec]:
+def _names(family: Family, form: Form) -> dict[str, HookSpec]:
     return {
         **{spec.name: spec for spec in family.embedding_hooks},
         **{
             f"blocks.{layer}.{spec.name}": spec
-            for layer, (missing, n_experts) in enumerate(zip(absent, experts, strict=True))
+            for layer, (missing, n_experts) in enumerate(form.blocks())
             for spec in family.hooks_of(missing, n_experts)
         },
-        **{spec.name: spec for spec in family.final_hooks if family.has(spec, absent_from_model)},
+        **{spec.name: spec for spec in family.final_hooks if family.has(spec, form.absent_from_model)},
     }
 
 
 @functools.lru_cache(maxsize=64)
-def unflagged(
-    family: Family, absent: Absent, experts: tuple[int, ...], absent_from_model: frozenset[str]
-) -> tuple[str, ...]:
+def unflagged(family: Family, form: Form) -> tuple[str, ...]:
     """The names of hook points that TransformerLens fires with all its flags off."""
-    return tuple(name for name, spec in _names(family, absent, experts, absent_from_model).items() if not spec.flag)
+    return tuple(name for name, spec in _names(family, form).items() if not spec.flag)

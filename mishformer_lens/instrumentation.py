@@ -20,7 +20,7 @@ from mishformer_lens.errors import (
 )
 from mishformer_lens.experts import number_of_experts
 from mishformer_lens.helpers import helpers_of_block, helpers_of_experts, helpers_of_norm
-from mishformer_lens.hook_points import Absent, HookPoints, unflagged
+from mishformer_lens.hook_points import Absent, Form, HookPoints, unflagged
 from mishformer_lens.hooks import HookPoint
 from mishformer_lens.lending import Place
 from mishformer_lens.lent_classes import LentClass
@@ -119,7 +119,11 @@ class Instrumentation:
         if self.family.experts is None:
             return (0,) * self.n_layers
         blocks, components = self.blocks._modules.values(), self.family.components
-        return tuple(number_of_experts(_part(block, components["mlp"])) for block in blocks)
+        return tuple(number_of_experts(module_at(block, components["mlp"])) for block in blocks)
+
+    def form(self) -> Form:
+        """What of the family the live model has."""
+        return Form(self.absent(), self.experts(), self.absent_from_model())
 
     def require(self) -> None:
         """Refuse a hook that could never fire.
@@ -208,7 +212,7 @@ class Instrumentation:
     @property
     def unflagged_names(self) -> list[str]:
         """The hook points that TransformerLens fires with all its flags off, in the order in which they fire."""
-        return list(unflagged(self.family, self.absent(), self.experts(), self.absent_from_model()))
+        return list(unflagged(self.family, self.form()))
 
     def remove(self) -> None:
         """Give every part of the model that has hooks back as it was. Hooks that are on never fire again.
@@ -293,12 +297,12 @@ class Instrumentation:
     def places(self) -> Iterator[Place]:
         """All places of the model as it is now, those around others first."""
         yield self.base
-        for layer, (missing, n_experts) in enumerate(zip(self.absent(), self.experts(), strict=True)):
+        form = self.form()
+        for layer, (missing, n_experts) in enumerate(form.blocks()):
             for part in ("", *self.family.block_parts(missing, n_experts)):
                 yield self.place(layer, part)
-        lacking = self.absent_from_model()
         for part in self.family.model_parts:
-            if part not in lacking:
+            if part not in form.absent_from_model:
                 yield self.place(None, part)
 
     def attributes(self, place: Place) -> dict[str, object]:
@@ -313,12 +317,12 @@ class Instrumentation:
         missing, n_experts = self.absent()[place.layer], self.experts()[place.layer]
         for attribute, name in family.carried_by(place.part, missing, n_experts).items():
             own[attribute] = self.hook_points[f"blocks.{place.layer}.{name}"]
-        own |= self._helpers_of(place.layer).get(place.part, {})
+        own |= self._helpers_of(place.layer, missing, n_experts).get(place.part, {})
         return own | helpers_of_experts(self.hook_points, family, place, n_experts)
 
-    def _helpers_of(self, layer: int) -> Mapping[str, Mapping[str, object]]:
+    def _helpers_of(self, layer: int, missing: frozenset[str], n_experts: int) -> Mapping[str, Mapping[str, object]]:
         if layer not in self._helpers:
-            specs = self.family.hooks_of(self.absent()[layer], self.experts()[layer])
+            specs = self.family.hooks_of(missing, n_experts)
             points = {
                 spec.name: self.hook_points[f"blocks.{layer}.{spec.name}"] for spec in specs if not spec.is_of_expert
             }
@@ -359,10 +363,11 @@ def _nothing() -> None:
 
 def _absent(module: nn.Module | None, parts: Iterable[str], components: Mapping[str, str]) -> set[str]:
     """Those of ``parts`` that ``module`` lacks."""
-    return {part for part in parts if _part(module, components[part]) is None}
+    return {part for part in parts if module_at(module, components[part]) is None}
 
 
-def _part(module: nn.Module | None, path: str) -> nn.Module | None:
+def module_at(module: nn.Module | None, path: str) -> nn.Module | None:
+    """The module that ``path`` leads to from ``module``; None where there is none."""
     for name in path.split("."):
         module = None if module is None else module._modules.get(name)
     return module

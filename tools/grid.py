@@ -64,21 +64,19 @@ class Grid:
         edges: set[str] = set()
         table = json.loads(fingerprints.read_text(encoding="utf-8"))
         for served in (*_served_alone(table, patchers), *_served_by_templates(self.cells, patchers)):
-            minors = [cell.minor for cell in self.cells if cell.transformers in served]
-            edges.update(minors[:1])
+            edges.update(self._first_of(served))
         return tuple(cell for cell in self.cells if cell.minor in edges)
 
     def begin_at(self, minor: str, fingerprints: Path = FINGERPRINTS_FILE) -> tuple[str, ...]:
         """The families with a variant whose first cell this one is."""
         table = json.loads(fingerprints.read_text(encoding="utf-8"))
-        found = []
-        for name, entry in table.items():
-            for shapes in entry["shapes"].values():
-                served = {release for shape in shapes.values() for release in shape["releases"]}
-                minors = [cell.minor for cell in self.cells if cell.transformers in served]
-                if minors[:1] == [minor]:
-                    found.append(name)
-        return tuple(dict.fromkeys(found))
+        return tuple(
+            name for name, entry in table.items() if any(minor in self._first_of(served) for served in _served(entry))
+        )
+
+    def _first_of(self, served: set[str]) -> list[str]:
+        """The minor of the first cell with one of these releases; none where there is no such cell."""
+        return [cell.minor for cell in self.cells if cell.transformers in served][:1]
 
     def newest_of_each_transformer_lens(self) -> tuple[Cell, ...]:
         """The newest cell that runs with each release of TransformerLens in the grid."""
@@ -95,8 +93,13 @@ def _served_alone(table: dict[str, Any], patchers: Path) -> Iterator[set[str]]:
         # Nothing of the package is imported: it would want transformers here.
         if "template=" in (patchers / name / "__init__.py").read_text(encoding="utf-8"):
             continue
-        for shapes in entry["shapes"].values():
-            yield {release for shape in shapes.values() for release in shape["releases"]}
+        yield from _served(entry)
+
+
+def _served(entry: dict[str, Any]) -> Iterator[set[str]]:
+    """For each variant in a family's table, the releases that it serves."""
+    for shapes in entry["shapes"].values():
+        yield {release for shape in shapes.values() for release in shape["releases"]}
 
 
 def _served_by_templates(cells: Sequence[Cell], patchers: Path) -> Iterator[set[str]]:

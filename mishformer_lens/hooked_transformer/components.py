@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
+from mishformer_lens import fused
 from mishformer_lens.errors import UnknownHookAttributeError, UnreadableWeightError
 from mishformer_lens.hooked_transformer.by_hand import AttentionCall
 from mishformer_lens.hooked_transformer.key_values import positions_of
@@ -34,6 +35,7 @@ from mishformer_lens.hooked_transformer.projections import (
 )
 from mishformer_lens.hooked_transformer.transformer_lens_compat import FactoredMatrix
 from mishformer_lens.hooks import HookPoint
+from mishformer_lens.instrumentation import module_at
 from mishformer_lens.patchers import Family
 from mishformer_lens.patchers.parts import GROUP_BY_GROUP, DropIn, Norm
 from mishformer_lens.suggestions import did_you_mean
@@ -59,10 +61,7 @@ class Place:
     @property
     def exists(self) -> bool:
         """Whether a module is there."""
-        module: nn.Module | None = self.model
-        for name in self.path.split("."):
-            module = None if module is None else module._modules.get(name)
-        return module is not None
+        return module_at(self.model, self.path) is not None
 
     def inside(self, path: str) -> "Place":
         """A place further in."""
@@ -477,25 +476,15 @@ class Attention(Component):
         return behind.transpose(1, 2) if heads_first else behind
 
     def _heads(self, projected: torch.Tensor, part: int) -> torch.Tensor:
-        """``[..., outputs]`` of a projection as ``[..., head_index, d_head]`` of queries, keys or values, a view."""
+        """``[..., outputs]`` of a projection as ``[..., head_index, d_head]`` of queries, keys or values.
+
+        A view wherever :func:`mishformer_lens.fused.part_of` gives one.
+        """
         if isinstance(self._drop_in.qkv, tuple):
             split: torch.Tensor = projected.unflatten(-1, (-1, self.d_head))
             return split
-        if self._family.attention.qkv_layout == GROUP_BY_GROUP:
-            among_keys: torch.Tensor = self._groups(projected)[part].flatten(-3, -2)
-            return among_keys
-        if str(self._family.attention.qkv_layout).startswith("head"):
-            fused: torch.Tensor = projected.unflatten(-1, (-1, 3, self.d_head))[..., part, :]
-            return fused
-        n_heads = (self.n_heads, self.n_key_value_heads, self.n_key_value_heads)
-        first = sum(n_heads[:part])
-        heads: torch.Tensor = projected.unflatten(-1, (-1, self.d_head))[..., first : first + n_heads[part], :]
-        return heads
-
-    def _groups(self, projected: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Queries, keys and values ``[..., group, head_index, d_head]``, views."""
-        groups: torch.Tensor = projected.unflatten(-1, (self.n_key_value_heads, -1, self.d_head))
-        return groups[..., :-2, :], groups[..., -2:-1, :], groups[..., -1:, :]
+        heads = (self.n_heads, self.n_key_value_heads, self.n_key_value_heads)
+        return fused.part_of(projected, part, self._family.attention.qkv_layout, heads, self.d_head)
 
     def write(self, weight: str, view: torch.Tensor, value: torch.Tensor) -> None:
         """As for other parts; queries among keys in their place."""
@@ -504,7 +493,7 @@ class Attention(Component):
             return
         name = f"{self.name}.{weight}"
         whole = matrix_of(self.query, name) if weight == "W_Q" else bias_of(self.query, name)
-        queries = self._groups(whole)[0]
+        queries = fused.in_groups(whole, self.n_key_value_heads, self.d_head)[0]
         heads_last = value.transpose(0, 1) if weight == "W_Q" else value
         queries.copy_(heads_last.unflatten(-2, queries.shape[-3:-1]))
 

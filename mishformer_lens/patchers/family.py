@@ -178,7 +178,7 @@ class Family:
         """The hook points of a block that lacks ``missing``, in the order in which they fire.
 
         Args:
-            n_experts: how many experts it has. None: it has an MLP.
+            n_experts: how many experts it has; where it has none, it has an MLP.
         """
         return tuple(spec for spec in _hooks_of_block(self, missing, n_experts) if self.has(spec, missing))
 

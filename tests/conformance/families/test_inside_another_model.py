@@ -8,12 +8,11 @@ import transformers
 
 import mishformer_lens
 from tests.conformance.families.conftest import cases
-from tests.conformance.families.contract import contract
+from tests.conformance.families.contract import SCORES, contract
 from tests.models import BATCH, POS, Case, fill_weights, make_config, make_tokens
 from tests.recording import assert_same, hooked, recorded
 
 IMAGE_TOKEN = 3
-SCORES = ("hook_attn_scores", "hook_pattern")
 
 
 def gemma3_with_images(case: Case) -> Any:

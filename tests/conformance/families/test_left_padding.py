@@ -10,13 +10,12 @@ import torch
 
 import mishformer_lens
 from tests.conformance.families.conftest import cases
-from tests.conformance.families.contract import unflagged
+from tests.conformance.families.contract import SCORES, unflagged
 from tests.kinds import kinds
 from tests.models import BATCH, POS, Case, left_padding, make_model, make_tokens
 from tests.recording import assert_close, assert_same, hooked
 
 FAMILIES = ("gpt_neo", "gptj", "opt")
-SCORES = ("hook_attn_scores", "hook_pattern")
 PADDED = [
     each for each in cases("eager", "sdpa", dtypes=(torch.float32,)) if kinds()[each.values[0].kind].family in FAMILIES
 ]

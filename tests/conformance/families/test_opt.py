@@ -8,6 +8,7 @@ import transformers
 
 import mishformer_lens
 from mishformer_lens.errors import UnknownHookError
+from tests.conformance.families.contract import SCORES
 from tests.models import D_VOCAB, fill_weights, left_padding, make_tokens
 from tests.recording import assert_same, noise_like, recorded
 
@@ -31,7 +32,6 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "opt-125m": {"do_layer_norm_before": True, "word_embed_proj_dim": 32},
     "opt-350m": {"do_layer_norm_before": False, "word_embed_proj_dim": 16},
 }
-SCORES = ("hook_attn_scores", "hook_pattern")
 
 
 # Beside what is published: some releases cannot make norms without weights.
